@@ -1,0 +1,92 @@
+"""The chain of callables around a handler.
+
+A middleware is ``async def name(payload, ctx, call_next)`` and returns what ``await call_next(payload, ctx)`` gives,
+or something else, or raises.
+An app's middleware wraps every actor, an actor's only itself; the first listed is the outermost.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
+from random import random
+from typing import Any, Protocol, TypeAlias
+
+from asyafw.context import Context
+from asyafw.exceptions import Retry
+from asyafw.retry import RetryPolicy
+
+__all__ = ["Handler", "Middleware", "Watch", "compose", "retry", "timeout"]
+
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+Middleware: TypeAlias = Callable[[Any, Context, Handler], Awaitable[Any]]
+
+
+def compose(middleware: Iterable[Middleware], handler: Handler) -> Handler:
+    """Wrap a handler, the first middleware outermost."""
+    for layer in reversed(tuple(middleware)):
+        handler = _around(layer, handler)
+    return handler
+
+
+def _around(layer: Middleware, call_next: Handler) -> Handler:
+    return lambda payload, ctx: layer(payload, ctx, call_next)
+
+
+def retry(policy: RetryPolicy) -> Middleware:
+    """Turn a failure that the policy forgives into `Retry` with its delay."""
+
+    async def retry_(payload: Any, ctx: Context, call_next: Handler) -> Any:
+        try:
+            return await call_next(payload, ctx)
+        except Exception as error:
+            if isinstance(error, Retry) and not error.counted:
+                raise
+            delay_s = policy.delay_s(error, ctx.attempt, random())
+            if delay_s is None or time.time() + delay_s > (ctx.deadline or inf):
+                raise
+            raise Retry(str(error), after_s=delay_s) from error
+
+    return retry_
+
+
+class Watch(Protocol):
+    """Interrupts handlers whose time is over, by one sweep over all of them."""
+
+    def enter(self, ctx: Context) -> None:
+        """Begin to watch."""
+        ...
+
+    def leave(self, ctx: Context) -> None:
+        """Stop watching."""
+        ...
+
+
+def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
+    """Bound a handler by its timeout and by the deadline of the job.
+
+    No timer is started: `watch` looks at `Context.expires_at`, puts the reason
+    into `Context.interrupt` and cancels the task; here the cancellation becomes that reason.
+    """
+    limit_s = inf if timeout_s is None else timeout_s
+
+    async def timeout_(payload: Any, ctx: Context, call_next: Handler) -> Any:
+        deadline = ctx.envelope.deadline_at
+        left_s = limit_s if deadline is None else min(limit_s, deadline - time.time())
+        ctx.expires_at = time.monotonic() + left_s
+        watch.enter(ctx)
+        try:
+            result = await call_next(payload, ctx)
+        except asyncio.CancelledError:
+            if ctx.interrupt is None:
+                raise
+        finally:
+            watch.leave(ctx)
+        if ctx.interrupt is None:
+            return result
+        # A handler that swallowed the cancellation and returned is late all the same.
+        while ctx.task is not None and ctx.task.uncancel():
+            pass
+        raise ctx.interrupt
+
+    return timeout_
