@@ -1,16 +1,28 @@
 """`@actor`: a handler with a queue of its own."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from math import inf
 from types import NoneType
-from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from msgspec import Struct
 
-from asyafw._signature import Signature, list_item, read_signature, without
-from asyafw.envelope import check_name
-from asyafw.exceptions import ConfigurationError
+from asyafw._signature import list_item, read_signature, without
+from asyafw.envelope import LONGEST_WAIT_S, check_name
+from asyafw.exceptions import ConfigurationError, InvalidName
 from asyafw.middleware import Middleware
 from asyafw.retry import RetryPolicy
 
@@ -18,10 +30,14 @@ __all__ = ["Actor", "ActorOptions", "Batch", "Join", "actor"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Batch(Struct, frozen=True):
-    """Run the handler once for up to `max_size` messages, gathered for at most `max_wait_s` seconds."""
+    """Run the handler once for several messages.
+
+    They are up to `max_size`, gathered for at most `max_wait_s` seconds.
+    """
 
     max_size: int = 16
     max_wait_s: float = 0.02
@@ -51,7 +67,7 @@ class ActorOptions(TypedDict, total=False):
     may_route_to     actors to which the handler may send the message, for `App.check`
     batch            handle several messages by one call
     join             meet the siblings of a fan-out
-    executor         where a plain ``def`` runs: ``"thread"``, or ``"process"``, which a timeout kills
+    executor         where a ``def`` runs: ``"thread"``, or ``"process"``, which a timeout kills
     middleware       callables around this handler, the first outermost
     ================ =============================================================================
     """
@@ -68,41 +84,55 @@ class ActorOptions(TypedDict, total=False):
     middleware: Sequence[Middleware]
 
 
-class Actor(Generic[P, R]):
+_EXECUTORS: Final = ("thread", "process")
+# What users without a type checker may mistake, and would only see when a message comes.
+_OPTION_TYPES: Final[dict[str, Any]] = {
+    "concurrency": int,
+    "timeout_s": float | int | None,
+    "retry": RetryPolicy,
+    "on_exhausted": Iterable,
+    "may_route_to": Iterable,
+    "batch": Batch | None,
+    "join": Join | None,
+    "middleware": Iterable,
+}
+
+
+class Actor(Generic[P, R_co]):
     """A handler and how it is to be run; calling it calls the handler.
 
     `input_type` and `output_type` are those of one message:
     the items where the handler takes a batch or a join, or yields.
     """
 
-    def __init__(self, handler: Callable[P, R], **options: Unpack[ActorOptions]) -> None:
-        unknown = options.keys() - ActorOptions.__annotations__.keys()
-        if unknown:
-            raise ConfigurationError(f"@actor has no option {', '.join(sorted(unknown))}")
+    def __init__(self, handler: Callable[P, R_co], **options: Unpack[ActorOptions]) -> None:
+        if not callable(handler):
+            raise ConfigurationError(
+                "@actor decorates a function, a class or an instance with __call__, "
+                f"not {handler!r}; its options have names: @actor(name=...)"
+            )
         self.handler = handler
-        self.name = check_name(options.get("name") or _name_of(handler))
+        self.name = _name(handler, options.get("name"))
+        self._check_types(options)
         self.concurrency = options.get("concurrency", 16)
         self.timeout_s = options.get("timeout_s")
         self.retry = options.get("retry", RetryPolicy())
-        self.on_exhausted = _names(options.get("on_exhausted", ()))
-        self.may_route_to = _names(options.get("may_route_to", ()))
+        self.on_exhausted = self._names("on_exhausted", options.get("on_exhausted", ()))
+        self.may_route_to = self._names("may_route_to", options.get("may_route_to", ()))
         self.batch = options.get("batch")
         self.join = options.get("join")
         self.executor = options.get("executor")
         self.middleware = tuple(options.get("middleware", ()))
-        function = handler.__call__ if inspect.isclass(handler) else handler
-        self.signature: Signature = (
-            _unbound(handler, self.name) if inspect.isclass(handler) else read_signature(function, self.name)
-        )
+        self.signature = read_signature(handler, self.name)
+        self._check_values()
         self.input_type = self._input_type()
         self.output_type = self._output_type()
-        self._check()
         self.__doc__ = handler.__doc__
         self.__name__ = self.name
         self.__module__ = handler.__module__
         self.__wrapped__ = handler
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the handler, as if it had not been decorated."""
         return self.handler(*args, **kwargs)
 
@@ -115,7 +145,10 @@ class Actor(Generic[P, R]):
         return self.concurrency * (self.batch.max_size if self.batch else 1)
 
     async def open(self, stack: AsyncExitStack) -> Callable[..., Any]:
-        """Give the callable that handles messages: a class is made and entered, to be left by `stack`."""
+        """Give the callable that handles messages.
+
+        A class is made for it, and entered, as an instance is, to be left by `stack`.
+        """
         handler: Any = self.handler
         if inspect.isclass(handler):
             handler = handler()
@@ -126,26 +159,54 @@ class Actor(Generic[P, R]):
 
     def _input_type(self) -> Any:
         annotation = self.signature.input_type
-        if self.batch:
-            return list_item(annotation)
-        return without(list_item(annotation), NoneType) if self.join else annotation
+        if not (self.batch or self.join):
+            return annotation
+        form = "batch" if self.batch else "join"
+        item = list_item(annotation, f"actor {self.name!r}: a {form} takes list[...]")
+        return without(item, NoneType) if self.join else item
 
     def _output_type(self) -> Any:
         annotation = self.signature.output_type
-        return without(list_item(annotation), Exception) if self.batch else annotation
+        if not self.batch or annotation is NoneType:
+            return annotation
+        item = list_item(annotation, f"actor {self.name!r}: a batch gives list[...]")
+        return without(item, Exception)
 
-    def _check(self) -> None:
-        def require(condition: bool, problem: str) -> None:  # noqa: FBT001 — an assertion in words
-            if not condition:
-                raise ConfigurationError(f"actor {self.name!r}: {problem}")
+    def _names(self, option: str, names: Sequence[str]) -> tuple[str, ...]:
+        self._require(not isinstance(names, str), f"{option} is a list of names, not {names!r}")
+        try:
+            return tuple(check_name(name) for name in names)
+        except (InvalidName, TypeError) as error:  # of what is no string, such as an actor
+            raise InvalidName(f"actor {self.name!r}: {option}: {error}") from None
 
-        batch, timeout_s = self.batch, self.timeout_s
+    def _check_types(self, options: ActorOptions) -> None:
+        unknown = options.keys() - ActorOptions.__annotations__.keys()
+        self._require(
+            not unknown,
+            f"@actor has no option {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(ActorOptions.__annotations__)}",
+        )
+        for option, value in options.items():
+            types = _OPTION_TYPES.get(option, object)
+            name = getattr(types, "__name__", types)
+            self._require(isinstance(value, types), f"{option} is of type {name}, not {value!r}")
+
+    def _check_values(self) -> None:
+        require, timeout_s, batch, join = self._require, self.timeout_s, self.batch, self.join
         require(self.concurrency >= 1, "concurrency is at least 1")
         require(timeout_s is None or timeout_s > 0, "timeout_s is positive, or None for no timeout")
-        require(batch is None or (batch.max_size >= 1 and batch.max_wait_s >= 0), "a batch has max_size ≥ 1")
-        require(self.join is None or self.join.timeout_s > 0, "a join's timeout_s is positive")
-        require(not (batch and self.join), "batch and join exclude each other")
+        require(
+            batch is None or (batch.max_size >= 1 and 0 <= batch.max_wait_s < inf),
+            "a batch has a max_size of at least 1 and a finite max_wait_s",
+        )
+        require(
+            join is None or 0 < join.timeout_s <= LONGEST_WAIT_S,
+            f"a join's timeout_s is positive and at most {LONGEST_WAIT_S:g}",
+        )
+        require(join is None or join.partial in ("fail", "pass"), 'partial is "fail" or "pass"')
+        require(not (batch and join), "batch and join exclude each other")
         require(not (batch and self.signature.yields), "a batch returns a list, it does not yield")
+        require(self.executor in (None, *_EXECUTORS), f"executor is one of {', '.join(_EXECUTORS)}")
         require(
             not (self.executor and self.signature.is_async),
             "an executor runs plain functions; this handler is async",
@@ -154,6 +215,11 @@ class Actor(Generic[P, R]):
             not (self.executor == "process" and self.signature.has_context),
             "a handler in another process has no context",
         )
+        require(all(map(callable, self.middleware)), "a middleware is a callable")
+
+    def _require(self, condition: bool, problem: str) -> None:  # noqa: FBT001 — an assertion in words
+        if not condition:
+            raise ConfigurationError(f"actor {self.name!r}: {problem}")
 
 
 @overload
@@ -164,29 +230,24 @@ def actor(handler: Callable[..., Any] | None = None, /, **options: Unpack[ActorO
     """Make a handler an actor.
 
     The handler is a function, async or not, that takes a payload and optionally a `Context`;
-    or a class, or an instance, with such a ``__call__``. See `ActorOptions` for what else can be said.
+    or a class, or an instance, with such a ``__call__``.
+    See `ActorOptions` for what else can be said.
 
     Raises:
         ConfigurationError: the options do not fit each other or the handler.
     """
     if handler is None:
-        return lambda decorated: Actor(decorated, **options)
+
+        def decorate(decorated: Callable[..., Any]) -> Actor[..., Any]:
+            return Actor(decorated, **options)
+
+        return decorate
     return Actor(handler, **options)
 
 
-def _name_of(handler: Any) -> str:
+def _name(handler: Any, given: str | None) -> str:
     name: str = getattr(handler, "__name__", type(handler).__name__)
-    return name.strip("_").replace("_", "-").lower()
-
-
-def _names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise ConfigurationError(f"a list of names is needed, not the string {names!r}")
-    return tuple(check_name(name) for name in names)
-
-
-def _unbound(cls: Any, name: str) -> Signature:
-    """Read ``cls.__call__`` as its instances' callers see it."""
-    if "__call__" not in dir(cls) or not inspect.isfunction(cls.__call__):
-        raise ConfigurationError(f"actor {name!r}: its class has no __call__")
-    return read_signature(cls.__call__.__get__(object(), cls), name)
+    try:
+        return check_name(name.strip("_").replace("_", "-").lower() if given is None else given)
+    except (InvalidName, TypeError) as error:
+        raise InvalidName(f"@actor(name=...) of {handler!r}: {error}") from None

@@ -1,13 +1,15 @@
 """From a handler's result or error to what its delivery is settled with; pure.
 
 Every function gives the `Outcome` whose `out` goes into one `Delivery.settle`.
+How the children of a fan-out part and meet again is in `_forks`.
 """
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from asyafw._actor import Actor, Join
 from asyafw.envelope import (
@@ -16,10 +18,8 @@ from asyafw.envelope import (
     Codec,
     Envelope,
     Failure,
-    Fork,
     Limits,
     Route,
-    child_id,
     encode_envelope,
     new_id,
 )
@@ -28,24 +28,24 @@ from asyafw.exceptions import JobCancelled, LimitExceeded, Retry, UnknownActor
 from asyafw.transport import Append, Message, Out, Part, Send
 
 __all__ = [
-    "GATHER_TIMEOUT_S",
     "UNDECODABLE",
     "Outcome",
     "Payload",
     "Rules",
     "Step",
+    "addressed",
     "cancelled",
     "ended",
+    "event_of",
     "failed",
     "failure_of",
-    "fanned_out",
     "handed_on",
+    "next_envelope",
+    "part_of",
     "retried",
+    "told",
     "undecodable",
 ]
-
-GATHER_TIMEOUT_S = 86_400.0
-"""How long the children of a fan-out that nobody joins may take to come home, in seconds."""
 
 UNDECODABLE = {"content-type": "application/octet-stream"}
 """The headers of a dead letter whose payload is the bytes of a message that is no envelope."""
@@ -61,7 +61,7 @@ class Rules(Struct, frozen=True):
     With ``events="jobs"`` only the begin and the end of jobs and children are told, not their hops.
     """
 
-    joins: Mapping[str, Join]
+    joins: Mapping[str, Join] = {}
     forks: Collection[str] = frozenset()
     known: Collection[str] = frozenset()
     limits: Limits = Limits()
@@ -108,84 +108,45 @@ def handed_on(step: Step, rules: Rules, payload: Payload) -> Outcome:
     """
     route = step.route
     if not route.next:
-        return ended(step, rules, payload)
-    envelope = _next_envelope(step, rules, payload)
-    out = _address(envelope, step.codec, rules)
+        return ended(step, payload)
+    out = addressed(next_envelope(step, rules, payload), step.codec)
     if rules.events == "jobs":
         return Outcome("forwarded", (out,))
-    return Outcome("forwarded", (out, _told(step, "hop", next=route.next)))
+    return Outcome("forwarded", (out, told(step, "hop", next=route.next)))
 
 
-def ended(step: Step, rules: Rules, payload: Payload) -> Outcome:
+def ended(step: Step, payload: Payload) -> Outcome:
     """End the message with a result: its job's, or its part in a fan-out."""
     envelope = step.envelope
     if not envelope.forks:
-        done = _told(step, "succeeded", payload=payload.raw, claim=payload.claim)
+        done = told(step, "succeeded", payload=payload.raw, claim=payload.claim)
         return Outcome("finished", (done,), ends_job=True)
     fork = envelope.forks[-1]
+    if fork.gather:
+        out = told(step, "child", payload=payload.raw, claim=payload.claim)
+        return Outcome("finished", (part_of(envelope, step.codec), out))
     missed = Failure(
         type="JoinMissed",
         message=f"ended its route at {step.actor.name!r}, before the join at {fork.at!r}",
         actor=step.actor.name,
         attempts=step.attempt,
     )
-    part = _part(envelope, step.codec, error=None if fork.gather else missed)
-    return Outcome(
-        "finished", (part, _told(step, "child", payload=payload.raw, claim=payload.claim))
-    )
-
-
-def fanned_out(step: Step, rules: Rules, payloads: Sequence[Payload]) -> Outcome:
-    """Make a child of each payload, all in one step.
-
-    Raises:
-        LimitExceeded: too many children or hops, or too long a route.
-        UnknownActor: the route names an actor that the app does not have.
-    """
-    envelope, codec, route = step.envelope, step.codec, step.route
-    total = len(payloads)
-    if total > rules.limits.children:
-        raise LimitExceeded(
-            f"{step.actor.name} made more than {rules.limits.children} children; "
-            "fan out in two steps, or raise App(limits=Limits(children=...))"
-        )
-    at = _meeting(route.next, rules)
-    if not route.next or (total == 0 and at is None):
-        return _fanned_out_to_nobody(step, payloads)
-    parent = _next_envelope(step, rules, Payload(Raw(codec.null)))
-    fork = Fork(
-        join=child_id(envelope.id, envelope.hops, step.actor.name, -1),
-        index=0,
-        total=total,
-        at=at or step.actor.name,
-        timeout_s=rules.joins[at].timeout_s if at else GATHER_TIMEOUT_S,
-        next=route.next[route.next.index(at) + 1 :] if at else (),
-        gather=at is None,
-    )
-    out: list[Out] = [
-        _address(_child(parent, step, payload, _with_index(fork, index)), codec, rules)
-        for index, payload in enumerate(payloads)
-    ]
-    if total == 0:
-        empty = _child(parent, step, Payload(Raw(codec.null)), fork)
-        out.append(_part(empty, codec))
-    if rules.events == "hops":
-        out.append(_told(step, "hop", next=route.next, children=total))
-    return Outcome("fanned_out", out)
+    part = part_of(envelope, step.codec, error=missed)
+    return Outcome("finished", (part, told(step, "missing", error=missed)))
 
 
 def retried(step: Step, error: Retry) -> Outcome:
     """Run the message again after the delay that `error` holds, as it came."""
     delay_s = error.after_s or 0.0
     attempt = step.attempt + 1 if error.counted else step.attempt
-    again = _replace(step.envelope, attempt=attempt, enqueued_at=step.now + delay_s)
+    again = replace(step.envelope, attempt=attempt, enqueued_at=step.now + delay_s)
     body = encode_envelope(again, step.codec)
     failure = failure_of(error.__cause__ or error, step, with_traceback=False)
     return Outcome(
         "retried" if error.counted else "postponed",
         (
             Send(step.actor.name, Message(body), delay_s),
-            _told(step, "retried", error=failure),
+            told(step, "retried", error=failure),
         ),
     )
 
@@ -193,30 +154,45 @@ def retried(step: Step, error: Retry) -> Outcome:
 def failed(step: Step, rules: Rules, error: BaseException) -> Outcome:
     """Give up: to the recovery route if the actor has one, else to the dead letters."""
     failure = failure_of(error, step)
+    return _recovered(step, rules, failure) or _buried(step, failure)
+
+
+def _recovered(step: Step, rules: Rules, failure: Failure) -> Outcome | None:
+    envelope, recovery = step.envelope, step.actor.on_exhausted
+    expired = envelope.deadline_at is not None and step.now >= envelope.deadline_at
+    if not recovery or expired:
+        return None
+    onward = step._replace(route=envelope.route.replace(*recovery), headers=envelope.headers)
+    try:
+        recovering = next_envelope(onward, rules, Payload(envelope.payload, envelope.claim))
+    except (LimitExceeded, UnknownActor):
+        return None
+    out = addressed(replace(recovering, error=failure), step.codec)
+    return Outcome("recovered", (out, told(step, "hop", next=recovery, error=failure)))
+
+
+def _buried(step: Step, failure: Failure) -> Outcome:
     envelope, codec = step.envelope, step.codec
-    recovery = step.actor.on_exhausted
-    recoverable = not isinstance(error, TimeoutError) or step.now < (envelope.deadline_at or step.now + 1)
-    if recovery and recoverable and envelope.hops < rules.limits.hops:
-        onward = step._replace(route=envelope.route.replace(*recovery), headers=envelope.headers)
-        recovering = _next_envelope(onward, rules, Payload(envelope.payload, envelope.claim))
-        recovering = _replace(recovering, error=failure)
-        told = _told(step, "hop", next=recovery, error=failure)
-        return Outcome("recovered", (_address(recovering, codec, rules), told))
-    letter = _replace(envelope, error=failure, attempt=step.attempt, enqueued_at=step.now)
+    letter = replace(envelope, error=failure, attempt=step.attempt, enqueued_at=step.now)
     buried = Send(DEAD_LETTERS, Message(encode_envelope(letter, codec)))
     if not envelope.forks:
-        return Outcome("failed", (buried, _told(step, "failed", error=failure)), ends_job=True)
-    part = _part(envelope, codec, error=failure)
-    return Outcome("failed", (buried, part, _told(step, "child", error=failure)))
+        return Outcome("failed", (buried, told(step, "failed", error=failure)), ends_job=True)
+    return Outcome("failed", (buried, *_missing(step, failure)))
 
 
 def cancelled(step: Step) -> Outcome:
     """Drop a message because its job was cancelled."""
     if not step.envelope.forks:
-        return Outcome("cancelled", (_told(step, "cancelled"),), ends_job=True)
+        return Outcome("cancelled", (told(step, "cancelled"),), ends_job=True)
     failure = failure_of(JobCancelled(step.envelope.job), step, with_traceback=False)
-    part = _part(step.envelope, step.codec, error=failure)
-    return Outcome("cancelled", (part, _told(step, "child", error=failure)))
+    return Outcome("cancelled", _missing(step, failure))
+
+
+def _missing(step: Step, failure: Failure) -> tuple[Out, Out]:
+    """Tell those who wait for a child that it does not come."""
+    envelope = step.envelope
+    kind: Kind = "child" if envelope.forks[-1].gather else "missing"
+    return part_of(envelope, step.codec, error=failure), told(step, kind, error=failure)
 
 
 def undecodable(body: bytes, actor: str, error: BaseException, now: float) -> Outcome:
@@ -252,7 +228,13 @@ def _type_name(error: BaseException) -> str:
     return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
+def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
+    """Make the message as the next actor of the route gets it.
+
+    Raises:
+        LimitExceeded: too many hops, or too long a route.
+        UnknownActor: the route names an actor that the app does not have.
+    """
     envelope, route = step.envelope, step.route
     hops = envelope.hops + 1
     limits = rules.limits
@@ -286,13 +268,46 @@ def _next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
     )
 
 
-def _child(parent: Envelope, step: Step, payload: Payload, fork: Fork) -> Envelope:
+def addressed(envelope: Envelope, codec: Codec) -> Send | Part:
+    """Put a message on the queue of its actor, or, where its siblings meet there, into their join."""
+    curr, forks = envelope.route.curr, envelope.forks
+    if forks and forks[-1].at == curr and not forks[-1].gather:
+        return part_of(envelope, codec)
+    return Send(curr, Message(encode_envelope(envelope, codec)))
+
+
+def part_of(envelope: Envelope, codec: Codec, error: Failure | None = None) -> Part:
+    """Make a child's part in the innermost join that waits for it.
+
+    One that gathers gets no payload: the children's ends have told it.
+    """
+    fork = envelope.forks[-1]
+    if fork.gather or error is not None:
+        envelope = replace(envelope, payload=Raw(codec.null), claim=None, error=error)
+    return Part(
+        fork.at, fork.join, fork.index, fork.total, encode_envelope(envelope, codec), fork.timeout_s
+    )
+
+
+def told(step: Step, kind: Kind, **fields: Any) -> Append:
+    """Tell what happened to the job."""
+    return append(event_of(step, kind, **fields), step.codec, step.envelope.reply)
+
+
+def event_of(step: Step, kind: Kind, **fields: Any) -> Event:
+    """Describe what happened to the job."""
     envelope = step.envelope
-    return _replace(
-        parent,
-        id=child_id(envelope.id, envelope.hops, step.actor.name, fork.index),
-        parent=envelope.id,
-        payload=payload.raw,
-        claim=payload.claim,
-        forks=(*envelope.forks, fork),
+    return Event(
+        kind=kind,
+        job=envelope.job,
+        id=envelope.id,
+        at=step.now,
+        flow=envelope.flow,
+        actor=step.actor.name,
+        hop=envelope.hops,
+        attempt=step.attempt,
+        enqueued_at=envelope.enqueued_at,
+        started_at=step.started_at,
+        path=tuple([fork.index for fork in envelope.forks]) if envelope.forks else (),
+        **fields,
     )

@@ -4,13 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from math import inf
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import structlog
 
-from asyafw.envelope import Envelope, Failure, Route
-from asyafw.events import Event
+from asyafw.envelope import MSGPACK, Envelope, Failure, Route
+from asyafw.events import Event, Kind
 from asyafw.exceptions import UnknownActor
 
 __all__ = ["Context", "RouteEditor", "Topology"]
@@ -95,6 +94,7 @@ class Context:
         "_route",
         "announced",
         "attempt",
+        "codec",
         "envelope",
         "expires_at",
         "interrupt",
@@ -108,9 +108,9 @@ class Context:
         envelope: Envelope,
         *,
         attempt: int = 1,
-        state: SimpleNamespace,
+        state: Any = None,
         known: Topology = (),
-        notify: Callable[[Event], None],
+        notify: Callable[[Event, str | None], None] = lambda _event, _log: None,
     ) -> None:
         self.envelope = envelope
         self.attempt = attempt
@@ -120,7 +120,8 @@ class Context:
         self._notify = notify
         self._route: RouteEditor | None = None
         self._headers: dict[str, str] | None = None
-        # The worker's own marks: when and why to interrupt the handler.
+        # The worker's own marks: how to encode, and when and why to interrupt the handler.
+        self.codec = MSGPACK
         self.task: asyncio.Task[Any] | None = None
         self.expires_at = inf
         self.interrupt: BaseException | None = None
@@ -186,19 +187,24 @@ class Context:
 
         Reports are sent in batches and may be lost with the worker.
         """
-        self._notify(
-            Event(
-                kind="progress",
-                job=self.job,
-                id=self.id,
-                at=time.time(),
-                actor=self.envelope.route.curr,
-                hop=self.hops,
-                attempt=self.attempt,
-                fraction=fraction,
-                message=message,
-            )
+        self.tell("progress", fraction=fraction, message=message)
+
+    def tell(self, kind: Kind, **fields: Any) -> None:
+        """Have an event of the job sent soon."""
+        event = Event(
+            kind=kind,
+            job=self.job,
+            id=self.id,
+            at=time.time(),
+            flow=self.flow,
+            actor=self.envelope.route.curr,
+            hop=self.hops,
+            attempt=self.attempt,
+            enqueued_at=self.envelope.enqueued_at,
+            started_at=self.started_at,
+            **fields,
         )
+        self._notify(event, self.envelope.reply)
 
     @property
     def edited_route(self) -> Route:

@@ -9,24 +9,34 @@ import secrets
 import time
 from functools import lru_cache
 from re import compile as regex
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, MsgspecError, Raw, Struct, ValidationError, field, json, msgpack
 from msgspec.structs import fields
 
-from asyafw.exceptions import AsyafwError, DecodeError, InvalidName, LimitExceeded
+from asyafw.exceptions import (
+    AsyafwError,
+    ConfigurationError,
+    DecodeError,
+    InvalidName,
+    LimitExceeded,
+)
 
 __all__ = [
     "CODECS",
     "JSON",
+    "LONGEST_WAIT_S",
     "MSGPACK",
     "Claim",
     "Codec",
+    "Count",
     "Envelope",
     "Failure",
     "Fork",
+    "Id",
     "Limits",
     "Route",
+    "Seconds",
     "check_name",
     "child_id",
     "codec_of",
@@ -36,8 +46,21 @@ __all__ = [
 ]
 
 _NAME = regex(r"[a-z0-9][a-z0-9-]{0,62}")
-_LONGEST_ROUTE = 1024  # a bound for hostile bytes; `Limits.route` is the one for hand-offs
-_Count = Annotated[int, Meta(ge=0, le=2**31)]
+
+# Bounds for hostile bytes: what passes them can neither exhaust a worker's memory
+# nor be refused for ever by a transport or a database. `Limits` holds those for hand-offs.
+_LONGEST_ROUTE = 1024
+_MOST_SIBLINGS = 2**20
+LONGEST_WAIT_S: Final = 1e9
+"""No time-out and no delay is longer, in seconds; some thirty years."""
+
+Id: TypeAlias = Annotated[str, Meta(max_length=128)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e12)]  # neither infinite nor NaN
+_Attempt: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
+_Total: TypeAlias = Annotated[int, Meta(ge=1, le=_MOST_SIBLINGS)]
+_Wait: TypeAlias = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_S)]
+_Log: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
 
 
 @lru_cache(maxsize=4096)
@@ -48,7 +71,7 @@ def check_name(name: str) -> str:
         InvalidName: it does not match ``[a-z0-9][a-z0-9-]{0,62}``.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidName(f"{name[:80]!r} is no name: use {_NAME.pattern}")
+        raise InvalidName(f"{name!r:.80} is no name: use {_NAME.pattern}")
     return name
 
 
@@ -73,12 +96,28 @@ class Limits(Struct, frozen=True):
     `hops` is how often a message may be handed on, `route` how many names its route may hold,
     `children` how many messages one fan-out may make,
     `payload_bytes` the encoded size above which a payload needs a claim check.
+
+    Raises:
+        ConfigurationError: a bound is not positive, or above what any worker takes.
     """
 
     hops: int = 64
     route: int = 256
     children: int = 100_000
     payload_bytes: int = 512 * 1024
+
+    def __post_init__(self) -> None:
+        for name, highest in _HIGHEST_LIMITS.items():
+            if not 1 <= getattr(self, name) <= highest:
+                raise ConfigurationError(f"Limits({name}=...) is between 1 and {highest}")
+
+
+_HIGHEST_LIMITS = {
+    "hops": 2**31 - 1,
+    "route": _LONGEST_ROUTE,
+    "children": _MOST_SIBLINGS,
+    "payload_bytes": 2**31 - 1,
+}
 
 
 class Route(Struct, frozen=True):
@@ -89,7 +128,11 @@ class Route(Struct, frozen=True):
     prev: tuple[str, ...] = ()
 
     def advance(self) -> "Route":
-        """Move on to the next actor."""
+        """Move on to the next actor.
+
+        Raises:
+            IndexError: nobody is next.
+        """
         return Route(self.next[0], self.next[1:], (*self.prev, self.curr))
 
     def prepend(self, *names: str) -> "Route":
@@ -118,22 +161,24 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     type: str
     message: str
     actor: str
-    attempts: int = 1
+    attempts: Count = 1
     traceback: str = ""
 
 
 class Fork(Struct, frozen=True, omit_defaults=True):
     """The place of a message among the siblings of one fan-out.
 
-    The siblings meet at actor `at` as parts of `join` and go on to `next` from there.
+    The siblings meet at actor `at` as parts of `join` and go on to `next` from there,
+    as the message that they came from, whose own parent is `parent`.
     Where no actor ahead joins, `gather` is true: the actor that fanned out counts them home.
     """
 
-    join: str
-    index: int
-    total: int
+    join: Id
+    index: Count
+    total: _Total
     at: str
-    timeout_s: float
+    timeout_s: _Wait
+    parent: Id | None = None
     next: tuple[str, ...] = ()
     gather: bool = False
 
@@ -144,42 +189,43 @@ class Claim(Struct, frozen=True):
     `sha256` is in hexadecimal digits, `size_bytes` the encoded payload's length.
     """
 
-    key: str
-    sha256: str
-    size_bytes: int
+    key: Annotated[str, Meta(max_length=1024)]
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    size_bytes: Annotated[int, Meta(ge=0, lt=2**50)]
 
 
 class Envelope(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """A message on its way.
 
     Times are seconds since the Unix epoch.
-    `hops` counts hand-offs, `attempt` the runs of the present hop that failed or were retried, from 1.
+    `hops` counts hand-offs, `attempt` the runs of the present hop, from 1.
     `reply` names the log that gets the job's events.
     `joined` marks the meeting of a fan-out: the payload is an array of its siblings' payloads,
     null for each that is in `failures` by its index.
-    `extra` holds the fields that this version does not know; they travel on.
+    `extra` holds the fields beside these that this version does not know; they travel on.
     """
 
-    id: str
-    job: str
+    id: Id
+    job: Id
     route: Route
     payload: Raw
-    v: _Count = 1
-    parent: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    v: Count = 1
+    parent: Id | None = None
+    headers: dict[str, str] = {}
     flow: str | None = None
-    created_at: float = 0
-    enqueued_at: float = 0
-    deadline_at: float | None = None
-    hops: _Count = 0
-    attempt: _Count = 1
-    reply: str | None = None
+    created_at: Seconds = 0
+    enqueued_at: Seconds = 0
+    deadline_at: Seconds | None = None
+    hops: Count = 0
+    attempt: _Attempt = 1
+    reply: _Log | None = None
     forks: tuple[Fork, ...] = ()
     joined: bool = False
-    failures: dict[int, Failure] = field(default_factory=dict)
+    failures: dict[Count, Failure] = {}
     claim: Claim | None = None
     error: Failure | None = None
-    extra: dict[str, Raw] = field(default_factory=dict, name="")
+    # On the way out it never has this name; what has it on the way in is one more unknown field.
+    extra: Annotated[dict[str, Raw], Meta(min_length=1)] = field(default={}, name="")
 
 
 class Codec(Struct, frozen=True):
@@ -198,8 +244,10 @@ class Codec(Struct, frozen=True):
         return encoded
 
 
-MSGPACK: Final = Codec("msgpack", msgpack.Encoder().encode, msgpack.decode, msgpack.Decoder, b"\xc0")
-JSON: Final = Codec("json", json.Encoder().encode, json.decode, json.Decoder, b"null")
+MSGPACK: Final = Codec(
+    "msgpack", msgpack.Encoder().encode, msgpack.decode, msgpack.Decoder, null=b"\xc0"
+)
+JSON: Final = Codec("json", json.Encoder().encode, json.decode, json.Decoder, null=b"null")
 CODECS: Final = {codec.name: codec for codec in (MSGPACK, JSON)}
 
 _ENVELOPE_DECODERS = {codec.name: codec.decoder(Envelope) for codec in CODECS.values()}
@@ -209,18 +257,17 @@ _JSON_START = frozenset(b"{ \t\r\n")
 
 def codec_of(body: bytes) -> Codec:
     """Tell the codec of an encoded object by its first byte."""
-    return JSON if body[:1] and body[0] in _JSON_START else MSGPACK
+    return JSON if body and body[0] in _JSON_START else MSGPACK
 
 
 def encode_envelope(envelope: Envelope, codec: Codec) -> bytes:
     """Encode an envelope whose payload is already in that codec."""
-    encoded: bytes
+    encoded: bytes = codec.encode(envelope)
     if envelope.extra:
-        known = codec.decode(codec.encode(envelope), type=dict[str, Raw])
-        known.pop("")
-        encoded = codec.encode(envelope.extra | known)
-    else:
-        encoded = codec.encode(envelope)
+        known = codec.decode(encoded, type=dict[str, Raw])
+        del known[""]
+        unknown = {name: raw for name, raw in envelope.extra.items() if name not in _FIELDS}
+        encoded = codec.encode(unknown | known)
     return encoded
 
 
@@ -232,10 +279,7 @@ def decode_envelope(body: bytes) -> tuple[Envelope, Codec]:
     """
     codec = codec_of(body)
     try:
-        try:
-            envelope: Envelope = _ENVELOPE_DECODERS[codec.name].decode(body)
-        except ValidationError:
-            envelope = _decode_with_unknown_fields(body, codec)
+        envelope = _decode(body, codec)
         _check(envelope)
     # Deep nesting and bad UTF-8 escape msgspec's own errors.
     except (AsyafwError, MsgspecError, RecursionError, ValueError, OverflowError) as error:
@@ -243,18 +287,39 @@ def decode_envelope(body: bytes) -> tuple[Envelope, Codec]:
     return envelope, codec
 
 
-def _decode_with_unknown_fields(body: bytes, codec: Codec) -> Envelope:
+def _decode(body: bytes, codec: Codec) -> Envelope:
+    decode = _ENVELOPE_DECODERS[codec.name].decode
+    try:
+        envelope: Envelope = decode(body)
+    except ValidationError:
+        pass
+    else:
+        if not envelope.extra:
+            return envelope
     found: dict[str, Raw] = codec.decode(body, type=dict[str, Raw])
-    known = {name: raw for name, raw in found.items() if name in _FIELDS}
-    unknown = {name: raw for name, raw in found.items() if name not in _FIELDS and name}
-    envelope: Envelope = _ENVELOPE_DECODERS[codec.name].decode(codec.encode(known | {"": unknown}))
-    return envelope
+    sorted_out: dict[str, Any] = {name: raw for name, raw in found.items() if name in _FIELDS}
+    if unknown := {name: raw for name, raw in found.items() if name not in _FIELDS}:
+        sorted_out[""] = unknown
+    envelope = decode(codec.encode(sorted_out))
+    return envelope  # noqa: RET504 — it has a type now
 
 
 def _check(envelope: Envelope) -> None:
     route = envelope.route
-    if len(route.next) + len(route.prev) > _LONGEST_ROUTE:
-        raise LimitExceeded(f"its route holds more than {_LONGEST_ROUTE} names")
     check_name(route.curr)
-    for name in route.next:
+    _check_names(route.next)
+    _check_names(route.prev)
+    if envelope.flow is not None:
+        check_name(envelope.flow)
+    for fork in envelope.forks:
+        if fork.index >= fork.total:
+            raise LimitExceeded(f"number {fork.index} of {fork.total} siblings, counted from 0")
+        check_name(fork.at)
+        _check_names(fork.next)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if len(names) > _LONGEST_ROUTE:
+        raise LimitExceeded(f"its route holds more than {_LONGEST_ROUTE} names")
+    for name in names:
         check_name(name)

@@ -6,9 +6,9 @@ The last event of a job travels in the same step as its last acknowledgement.
 
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import MsgspecError, Raw, Struct
+from msgspec import UNSET, MsgspecError, Raw, Struct, UnsetType
 
-from asyafw.envelope import CODECS, Claim, Codec, Failure, codec_of
+from asyafw.envelope import CODECS, Claim, Codec, Count, Failure, Id, Seconds, codec_of
 from asyafw.exceptions import DecodeError
 from asyafw.transport import Append
 
@@ -37,6 +37,7 @@ Kind: TypeAlias = Literal[
     "hop",
     "retried",
     "child",
+    "missing",
     "succeeded",
     "failed",
     "cancelled",
@@ -54,7 +55,8 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     progress     a handler reported a `fraction` from 0 to 1, or a `message`
     hop          a message was handed on to `next`, or became `children` messages
     retried      a handler failed with `error`; the message runs again after a delay
-    child        a child of a fan-out ended, with a result or an `error`
+    child        a child of a fan-out ended, with a result, an `error`, or `children` of its own
+    missing      a child of a fan-out will not come to its join; `error` says why
     succeeded    the job ended; its result, unless its children's ends gave it
     failed       the job ended; `error` says why
     cancelled    the job ended, because somebody cancelled it
@@ -63,24 +65,25 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
     Times are seconds since the Unix epoch: a message waited from `enqueued_at` to `started_at`
     and ran from there to `at`.
     `path` places a child among its siblings, outermost fan-out first.
+    `payload` is the encoded result, which may be null; it is unset where there is none.
     """
 
     kind: Kind
-    job: str
-    id: str
-    at: float
+    job: Id
+    id: Id
+    at: Seconds
     flow: str | None = None
     actor: str | None = None
-    hop: int = 0
-    attempt: int = 1
-    enqueued_at: float = 0
-    started_at: float = 0
+    hop: Count = 0
+    attempt: Count = 1
+    enqueued_at: Seconds = 0
+    started_at: Seconds = 0
     next: tuple[str, ...] = ()
-    children: int | None = None
-    path: tuple[int, ...] = ()
+    children: Count | None = None
+    path: tuple[Count, ...] = ()
     fraction: float | None = None
     message: str | None = None
-    payload: Raw | None = None
+    payload: Raw | UnsetType = UNSET
     claim: Claim | None = None
     error: Failure | None = None
 
@@ -93,11 +96,11 @@ class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Cancel(Struct, frozen=True):
     """An entry of the `CONTROL` log: cancel this job."""
 
-    cancel: str
+    cancel: Id
 
 
 class _JobOnly(Struct):
-    job: str
+    job: Id
 
 
 _DECODERS = {codec.name: codec.decoder(Event) for codec in CODECS.values()}

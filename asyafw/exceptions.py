@@ -10,7 +10,8 @@
     ├── DecodeError                    bytes that are no envelope
     ├── PayloadError                   a value that does not match its type
     ├── LimitExceeded                  hops, route, size, children
-    ├── HandlerTimeout, DeadlineExceeded, WorkerCrashed
+    ├── HandlerTimeout, DeadlineExceeded, HandlerCancelled, HandlerExited
+    ├── RetriesExhausted, ProcessCrashed, WorkerCrashed
     ├── ResultTypeError, JoinFailed
     ├── BlobError                      the claim-check store
     ├── TransportError
@@ -19,9 +20,11 @@
         └── JobFailed, JobCancelled, ResultTimeout
 
 A class's first docstring line is its message where none is given.
+All of them can be pickled, so that they cross from one process to another.
 """
 
 from collections.abc import Sequence
+from inspect import getdoc
 from typing import Any
 
 __all__ = [
@@ -31,6 +34,8 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExceeded",
     "DecodeError",
+    "HandlerCancelled",
+    "HandlerExited",
     "HandlerTimeout",
     "InvalidName",
     "JobCancelled",
@@ -40,9 +45,11 @@ __all__ = [
     "LimitExceeded",
     "MissingExtra",
     "PayloadError",
+    "ProcessCrashed",
     "Reject",
     "ResultTimeout",
     "ResultTypeError",
+    "RetriesExhausted",
     "Retry",
     "TargetError",
     "TransportClosed",
@@ -54,27 +61,49 @@ __all__ = [
     "WorkerCrashed",
 ]
 
+_LONGEST_WAIT_S = 1e9  # as `asyafw.envelope.LONGEST_WAIT_S`, which builds on this module
+
 
 class AsyafwError(Exception):
     """Something went wrong in asyafw."""
 
+    transient = False
+    """Whether the same may go well at another time; if not, no `RetryPolicy` repeats it."""
+
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        super().__init__(message or (getdoc(type(self)) or "").partition("\n")[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The arguments that exceptions keep are not those of every `__init__` here.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[AsyafwError], args: tuple[Any, ...], state: dict[str, Any]) -> AsyafwError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class Retry(AsyafwError):
     """The handler asked to be run again.
 
     Raise it in a handler.
-    `after_s` is the delay in seconds; without it the actor's `RetryPolicy` decides.
+    `after_s` is the delay in seconds, one that is over counting as none;
+    without it the actor's `RetryPolicy` decides.
     The attempt counts, unless `counted` is false: then the message only waits, as for a rate limit.
+
+    Raises:
+        ValueError: `after_s` is longer than any message may wait, or NaN.
     """
 
     def __init__(
         self, reason: str | None = None, *, after_s: float | None = None, counted: bool = True
     ) -> None:
         super().__init__(reason)
-        self.after_s = after_s
+        if after_s is not None and not after_s <= _LONGEST_WAIT_S:
+            raise ValueError(f"Retry(after_s=...) is at most {_LONGEST_WAIT_S:g}, not {after_s}")
+        self.after_s = None if after_s is None else max(0.0, after_s)
         self.counted = counted
 
 
@@ -143,6 +172,28 @@ class LimitExceeded(AsyafwError):
 class HandlerTimeout(AsyafwError, TimeoutError):
     """The handler ran longer than its timeout."""
 
+    transient = True
+
+
+class HandlerCancelled(AsyafwError):
+    """The handler cancelled itself."""
+
+    transient = True
+
+
+class HandlerExited(AsyafwError):
+    """The handler raised what ends a program, such as SystemExit."""
+
+
+class RetriesExhausted(AsyafwError):
+    """The handler asked to be run again more often than its policy allows."""
+
+
+class ProcessCrashed(AsyafwError):
+    """The process that ran the handler died."""
+
+    transient = True
+
 
 class DeadlineExceeded(AsyafwError, TimeoutError):
     """The deadline of the job has passed."""
@@ -166,6 +217,8 @@ class BlobError(AsyafwError):
 
 class TransportError(AsyafwError):
     """The transport failed."""
+
+    transient = True
 
 
 class TransportUnavailable(TransportError):

@@ -13,10 +13,16 @@ from random import random
 from typing import Any, Protocol, TypeAlias
 
 from asyafw.context import Context
-from asyafw.exceptions import Retry
+from asyafw.exceptions import (
+    HandlerCancelled,
+    HandlerExited,
+    JobCancelled,
+    RetriesExhausted,
+    Retry,
+)
 from asyafw.retry import RetryPolicy
 
-__all__ = ["Handler", "Middleware", "Watch", "compose", "retry", "timeout"]
+__all__ = ["Handler", "Middleware", "Watch", "compose", "expires_at", "retry", "timeout"]
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 Middleware: TypeAlias = Callable[[Any, Context, Handler], Awaitable[Any]]
@@ -34,20 +40,32 @@ def _around(layer: Middleware, call_next: Handler) -> Handler:
 
 
 def retry(policy: RetryPolicy) -> Middleware:
-    """Turn a failure that the policy forgives into `Retry` with its delay."""
+    """Turn a failure that the policy forgives into `Retry` with its delay.
+
+    Raises `RetriesExhausted` for a `Retry` that comes once too often.
+    """
 
     async def retry_(payload: Any, ctx: Context, call_next: Handler) -> Any:
         try:
             return await call_next(payload, ctx)
         except Exception as error:
+            if isinstance(error, JobCancelled):
+                raise
             if isinstance(error, Retry) and not error.counted:
-                raise
+                raise _postponed(error, policy) from error
             delay_s = policy.delay_s(error, ctx.attempt, random())
-            if delay_s is None or time.time() + delay_s > (ctx.deadline or inf):
-                raise
-            raise Retry(str(error), after_s=delay_s) from error
+            if delay_s is not None and time.time() + delay_s <= (ctx.deadline or inf):
+                raise Retry(str(error), after_s=delay_s) from error
+            if isinstance(error, Retry):
+                raise RetriesExhausted(f"asked to be run again: {error}") from error
+            raise
 
     return retry_
+
+
+def _postponed(error: Retry, policy: RetryPolicy) -> Retry:
+    delay_s = policy.backoff(1) if error.after_s is None else error.after_s
+    return Retry(str(error), after_s=delay_s, counted=False)
 
 
 class Watch(Protocol):
@@ -63,23 +81,28 @@ class Watch(Protocol):
 
 
 def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
-    """Bound a handler by its timeout and by the deadline of the job.
+    """Bound a handler by its timeout and by the deadline of the job, and contain what it raises.
 
     No timer is started: `watch` looks at `Context.expires_at`, puts the reason
     into `Context.interrupt` and cancels the task; here the cancellation becomes that reason.
+    What is no `Exception` becomes one, `HandlerCancelled` or `HandlerExited`.
     """
-    limit_s = inf if timeout_s is None else timeout_s
 
     async def timeout_(payload: Any, ctx: Context, call_next: Handler) -> Any:
-        deadline = ctx.envelope.deadline_at
-        left_s = limit_s if deadline is None else min(limit_s, deadline - time.time())
-        ctx.expires_at = time.monotonic() + left_s
+        ctx.expires_at = expires_at(ctx, timeout_s)
         watch.enter(ctx)
         try:
             result = await call_next(payload, ctx)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if ctx.interrupt is None:
+                if ctx.task is not None and ctx.task.cancelling():
+                    raise
+                raise HandlerCancelled from error
+        except Exception:
             if ctx.interrupt is None:
                 raise
+        except BaseException as error:
+            raise HandlerExited(f"the handler raised {error!r}") from error
         finally:
             watch.leave(ctx)
         if ctx.interrupt is None:
@@ -90,3 +113,12 @@ def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
         raise ctx.interrupt
 
     return timeout_
+
+
+def expires_at(ctx: Context, timeout_s: float | None) -> float:
+    """Tell when a handler that begins now must have ended, on the monotonic clock."""
+    limit_s = inf if timeout_s is None else timeout_s
+    deadline = ctx.envelope.deadline_at
+    if deadline is not None:
+        limit_s = min(limit_s, deadline - time.time())
+    return time.monotonic() + limit_s

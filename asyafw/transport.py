@@ -11,7 +11,18 @@ from typing import Protocol, Self, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["Append", "Consumer", "Delivery", "Entry", "Lag", "Message", "Out", "Part", "Send", "Transport"]
+__all__ = [
+    "Append",
+    "Consumer",
+    "Delivery",
+    "Entry",
+    "Lag",
+    "Message",
+    "Out",
+    "Part",
+    "Send",
+    "Transport",
+]
 
 
 class Message(Struct, frozen=True):
@@ -59,7 +70,10 @@ Out: TypeAlias = Send | Part | Append
 
 
 class Entry(Struct, frozen=True):
-    """One entry of a log; `position` orders the entries and can be given back to `Transport.tail`."""
+    """One entry of a log.
+
+    `position` orders the entries and can be given back to `Transport.tail`.
+    """
 
     position: str
     body: bytes
@@ -93,18 +107,25 @@ class Delivery(Protocol):
 
     @property
     def parts(self) -> Sequence[bytes | None] | None:
-        """The parts of a completed join in order, None for one that never came; None for a plain message."""
+        """The parts of a completed join in order, None for one that never came.
+
+        None for a plain message.
+        """
         ...
 
     @property
     def attempt(self) -> int:
-        """Deliveries of this message so far, crashes included, as far as the transport can know; from 1."""
+        """Deliveries of this message so far, crashes included, from 1.
+
+        As far as the transport can know.
+        """
         ...
 
     async def settle(self, *out: Out) -> bool:
         """Acknowledge the message and emit `out`, in one step.
 
-        Returns False if the lease was lost: then somebody else has the message and nothing was emitted.
+        Returns False if the lease was lost:
+        then somebody else has the message and nothing was emitted.
 
         Raises:
             TransportError: it is unknown whether the step happened; the message may come again.
@@ -112,7 +133,7 @@ class Delivery(Protocol):
         ...
 
     async def release(self) -> None:
-        """Hand the message back for immediate redelivery; this delivery is not counted as an attempt."""
+        """Hand the message back for immediate redelivery; this one does not count as an attempt."""
         ...
 
 
@@ -120,7 +141,10 @@ class Consumer(Protocol):
     """A subscription to one queue; not calling `receive` is the back-pressure."""
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """Wait for at least one message and return up to `limit`; a cancelled call loses nothing."""
+        """Wait for at least one message and return up to `limit`.
+
+        A cancelled call loses nothing.
+        """
         ...
 
 
@@ -146,7 +170,9 @@ class Transport(Protocol):
         """Subscribe to a queue, which need not exist yet."""
         ...
 
-    def tail(self, log: str, *, since_s: float = 0, after: str | None = None) -> AsyncIterator[Entry]:
+    def tail(
+        self, log: str, *, since_s: float = 0, after: str | None = None
+    ) -> AsyncIterator[Entry]:
         """Read a log and go on as it grows.
 
         Begins with the entries of the last `since_s` seconds, or behind the position `after`.

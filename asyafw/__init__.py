@@ -1,0 +1,32 @@
+"""Pure-asyncio actors, each with a queue of its own, for AI pipelines that scale from zero."""
+
+from asyafw._actor import Actor, Batch, Join, actor
+from asyafw.app import App
+from asyafw.client import Client, Job
+from asyafw.context import Context
+from asyafw.envelope import Limits
+from asyafw.exceptions import AsyafwError, JobCancelled, JobFailed, Reject, ResultTimeout, Retry
+from asyafw.retry import RetryPolicy, exponential, fixed
+from asyafw.worker import Worker
+
+__all__ = [
+    "Actor",
+    "App",
+    "AsyafwError",
+    "Batch",
+    "Client",
+    "Context",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "Join",
+    "Limits",
+    "Reject",
+    "ResultTimeout",
+    "Retry",
+    "RetryPolicy",
+    "Worker",
+    "actor",
+    "exponential",
+    "fixed",
+]

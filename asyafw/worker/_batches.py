@@ -1,0 +1,137 @@
+"""Micro-batches: messages that wait in their own slots are handled by one call."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import anyio
+from msgspec import Struct
+
+from asyafw._actor import Actor, Batch
+from asyafw.context import Context
+from asyafw.exceptions import HandlerCancelled, HandlerExited, ResultTypeError, Retry
+from asyafw.middleware import expires_at
+
+__all__ = ["Batcher"]
+
+_Call: TypeAlias = Callable[[list[Any], list[Context]], Awaitable[Any]]
+
+
+class _Item(Struct, eq=False):
+    payload: Any
+    ctx: Context
+    result: asyncio.Future[Any]
+
+
+class Batcher:
+    """Gathers the payloads of an actor's slots; a `asyafw.middleware.Handler` to each of them.
+
+    As many batches run at a time as the actor's `concurrency` says.
+    If a call for several messages fails, each is run again by itself before it is blamed.
+    """
+
+    def __init__(self, actor: Actor[..., Any], batch: Batch, call: _Call) -> None:
+        self._name = actor.name
+        self._batch = batch
+        self._timeout_s = actor.timeout_s
+        self._call = call
+        self._waiting: deque[_Item] = deque()
+        self._more: asyncio.Future[None] | None = None
+        self._forming = anyio.Lock()
+        self._scopes: dict[int, anyio.CancelScope] = {}
+
+    async def __call__(self, payload: Any, ctx: Context) -> Any:
+        """Wait for the result of one message's place in a batch."""
+        item = _Item(payload, ctx, asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+        return await item.result
+
+    async def run(self) -> None:
+        """Form batches and run them, until cancelled; so many of these run as batches may."""
+        while True:
+            async with self._forming:
+                items = await self._gather()
+            if items:
+                await self._run(items)
+
+    async def _gather(self) -> list[_Item]:
+        while not self._waiting:
+            await self._changed()
+        with anyio.move_on_after(self._batch.max_wait_s):
+            while len(self._waiting) < self._batch.max_size:
+                await self._changed()
+        count = min(self._batch.max_size, len(self._waiting))
+        taken = [self._waiting.popleft() for _ in range(count)]
+        return [item for item in taken if not item.result.done()]
+
+    async def _changed(self) -> None:
+        self._more = asyncio.get_running_loop().create_future()
+        try:
+            await self._more
+        finally:
+            self._more = None
+
+    async def _run(self, items: Sequence[_Item]) -> None:
+        try:
+            await self._run_together(items)
+        except Retry as error:
+            _fail(items, error)
+        except Exception as error:  # noqa: BLE001 — whatever it is, it is these messages' outcome
+            await self._blame(items, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            await self._blame(items, HandlerCancelled(str(error) or None))
+        except BaseException as error:  # noqa: BLE001 — as above
+            await self._blame(items, HandlerExited(f"the handler raised {error!r}"))
+
+    async def _blame(self, items: Sequence[_Item], error: Exception) -> None:
+        if len(items) == 1:
+            _fail(items, error)
+            return
+        for item in items:
+            if not item.result.done():
+                await self._run([item])
+
+    async def _run_together(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            item.ctx.expires_at = expires_at(item.ctx, self._timeout_s)
+        with anyio.CancelScope() as scope:
+            for item in items:
+                item.result.add_done_callback(lambda _: _cancel_if_abandoned(scope, items))
+            results = await self._call([i.payload for i in items], [i.ctx for i in items])
+            if not isinstance(results, list) or len(results) != len(items):
+                raise ResultTypeError(
+                    f"{self._name} got a batch of {len(items)} and returned {_described(results)}; "
+                    "a list with one result for each is needed"
+                )
+            for item, result in zip(items, results, strict=True):
+                _settle(item, result)
+
+
+def _settle(item: _Item, result: Any) -> None:
+    if item.result.done():
+        return
+    if isinstance(result, Exception):
+        item.result.set_exception(result)
+    else:
+        item.result.set_result(result)
+
+
+def _fail(items: Sequence[_Item], error: Exception) -> None:
+    for item in items:
+        _settle(item, error)
+
+
+def _cancel_if_abandoned(scope: anyio.CancelScope, items: Sequence[_Item]) -> None:
+    if all(item.result.cancelled() for item in items):
+        scope.cancel()
+
+
+def _described(results: Any) -> str:
+    return f"{len(results)} results" if isinstance(results, list) else f"a {type(results).__name__}"

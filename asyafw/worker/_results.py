@@ -1,0 +1,57 @@
+"""Whether a handler gave what it declares, as far as a look at the outside can tell."""
+
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    is_typeddict,
+)
+
+__all__ = ["result_check"]
+
+_Classes: TypeAlias = tuple[type, ...]
+
+
+def result_check(annotation: Any) -> Callable[[Any], bool]:
+    """Make a predicate for values of an annotation; it does not look into containers."""
+    classes = _classes(annotation)
+    if classes is None:
+        return lambda _value: True
+    return lambda value: isinstance(value, classes)
+
+
+def _classes(annotation: Any) -> _Classes | None:
+    """The classes whose instances the annotation allows, None where that cannot be told."""
+    origin = get_origin(annotation)
+    if annotation is None:
+        return (NoneType,)
+    if origin is Annotated or isinstance(annotation, NewType):
+        inner = get_args(annotation)[0] if origin else annotation.__supertype__
+        return _classes(inner)
+    if origin in (Union, UnionType):
+        members = [_classes(member) for member in get_args(annotation)]
+        return None if None in members else tuple(c for cs in members if cs for c in cs)
+    if origin is Literal:
+        return tuple({type(value) for value in get_args(annotation)})
+    if is_typeddict(annotation):
+        return (dict,)
+    if annotation is float:
+        return (float, int)
+    return _one_class(origin or annotation)
+
+
+def _one_class(found: Any) -> _Classes | None:
+    if found is Any or not isinstance(found, type):
+        return None
+    try:
+        isinstance(None, found)
+    except TypeError:  # a protocol that cannot be tested
+        return None
+    return (found,)

@@ -1,0 +1,154 @@
+"""One actor's deliveries: a reader takes them, slots handle them."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from random import random
+from time import monotonic
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from asyafw._actor import Actor
+from asyafw.exceptions import TransportClosed, TransportError
+from asyafw.retry import exponential
+from asyafw.telemetry import ActorMetrics
+from asyafw.transport import Consumer, Delivery, Transport
+
+__all__ = ["Lane", "Process"]
+
+Process: TypeAlias = Callable[[Delivery, "asyncio.Task[Any]"], Awaitable[None]]
+"""Handles and settles one delivery in the slot's task."""
+
+_RECONNECT = exponential(0.1)
+_LONGEST_PAUSE_S = 10.0
+
+_logger = logging.getLogger("asyafw.worker")
+
+
+class Lane:
+    """The queue of one actor, as one worker serves it.
+
+    A slot is a task that takes one delivery after another; slots are started as they are needed.
+    The reader asks for no more than there are free slots: that is the back-pressure.
+    """
+
+    def __init__(self, actor: Actor[..., Any], process: Process, metrics: ActorMetrics) -> None:
+        self.actor = actor
+        self.progressed_at = monotonic()
+        self._process = process
+        self._metrics = metrics
+        self._free = actor.slots
+        self._started = 0
+        self._ready: deque[Delivery] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = False
+        self._freed: asyncio.Future[None] | None = None
+        self._drained: anyio.Event | None = None
+        self._reader = anyio.CancelScope()
+        self._slots: TaskGroup | None = None
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are not settled yet."""
+        return self.actor.slots - self._free
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it could take another delivery."""
+        return self._free > 0
+
+    async def serve(self, transport: Transport, *, task_status: TaskStatus[None]) -> None:
+        """Consume and handle, until cancelled; after `stop` handle what is in hand."""
+        async with transport.consume(self.actor.name) as consumer:
+            async with anyio.create_task_group() as self._slots:
+                task_status.started()
+                with self._reader:
+                    await self._read(consumer)
+                await anyio.sleep_forever()
+
+    async def stop(self) -> None:
+        """Receive nothing more, and hand back what no slot has begun."""
+        self._reader.cancel()
+        while self._ready:
+            delivery = self._ready.popleft()
+            self._give_back_slot()
+            try:
+                await delivery.release()
+            except TransportError as error:
+                _logger.warning("cannot release a message of %s: %s", self.actor.name, error)
+
+    async def drained(self) -> None:
+        """Wait until nothing is in hand."""
+        self._drained = anyio.Event()
+        if self.in_hand:
+            await self._drained.wait()
+
+    async def _read(self, consumer: Consumer) -> None:
+        failures = 0
+        while True:
+            if not self._free:
+                self._freed = asyncio.get_running_loop().create_future()
+                await self._freed
+                self._freed = None
+            try:
+                deliveries = await consumer.receive(self._free)
+            except TransportClosed:
+                raise
+            except TransportError as error:
+                failures += 1
+                pause_s = min(_RECONNECT(failures), _LONGEST_PAUSE_S) * (0.5 + random() / 2)
+                _logger.warning("%s cannot receive, again in %.1f s: %s", self.actor.name, pause_s, error)
+                await anyio.sleep(pause_s)
+                continue
+            failures = 0
+            self.progressed_at = monotonic()
+            count = len(deliveries)
+            self._free -= count
+            self._metrics.in_flight += count
+            self._ready.extend(deliveries)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let one slot more run, which does so in turn if anything is left for another.
+
+        A slot whose handlers never wait takes all there is, before a second one even wakes.
+        """
+        if self._waking:
+            return
+        while self._idle:
+            future = self._idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                self._waking = True
+                return
+        if self._slots is not None and self._started < self.actor.slots:
+            self._started += 1
+            self._waking = True
+            self._slots.start_soon(self._slot, name=f"asyafw {self.actor.name} {self._started}")
+
+    async def _slot(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a slot is a task"  # noqa: S101 — for type checkers
+        loop, ready, process = asyncio.get_running_loop(), self._ready, self._process
+        while True:
+            self._waking = False
+            while ready:
+                delivery = ready.popleft()
+                if ready:
+                    self._wake()
+                await process(delivery, task)
+                self._give_back_slot()
+            future = loop.create_future()
+            self._idle.append(future)
+            await future
+
+    def _give_back_slot(self) -> None:
+        self._free += 1
+        self._metrics.in_flight -= 1
+        if self._freed is not None and not self._freed.done():
+            self._freed.set_result(None)
+        if self._drained is not None and not self.in_hand:
+            self._drained.set()

@@ -1,0 +1,203 @@
+"""A worker: some actors of an app, served in this process."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Self, TypeAlias
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from asyafw._actor import Actor
+from asyafw._outcome import Rules
+from asyafw.blobs import Blobs
+from asyafw.context import Context
+from asyafw.envelope import MSGPACK, Codec
+from asyafw.exceptions import ConfigurationError, TransportError
+from asyafw.middleware import Middleware
+from asyafw.telemetry import Metrics
+from asyafw.transport import Transport
+from asyafw.worker._batches import Batcher
+from asyafw.worker._calls import open_handler
+from asyafw.worker._control import Cancellations
+from asyafw.worker._notices import Notices
+from asyafw.worker._processing import Drained, Processor, Surroundings
+from asyafw.worker._slots import Lane
+from asyafw.worker._watch import Sweep
+
+__all__ = ["Lifespan", "Setup", "Worker"]
+
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+"""Opens what handlers find in `Context.state`."""
+
+_MEASURE_EVERY_S = 5.0
+_STALLED_AFTER_S = 60.0
+_STUCK_AFTER_S = 300.0
+_GRACE_S = 5.0
+
+_logger = logging.getLogger("asyafw.worker")
+
+
+class Setup(Struct, frozen=True):
+    """What an app gives to its workers."""
+
+    rules: Rules = Rules()
+    middleware: Sequence[Middleware] = ()
+    blobs: Blobs | None = None
+    lifespan: Lifespan | None = None
+    codec: Codec = MSGPACK
+    drain_timeout_s: float = 30.0
+    max_deliveries: int = 5
+
+
+class Worker:
+    """Serves actors between ``async with`` and its end, which drains it.
+
+    To drain is to receive nothing more, to finish what is in hand within `Setup.drain_timeout_s`,
+    and to hand the rest back to its queues.
+    """
+
+    def __init__(
+        self,
+        actors: Mapping[str, Actor[..., Any]],
+        transport: Transport,
+        setup: Setup,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.actors = actors
+        self.metrics = metrics or Metrics()
+        self._transport = transport
+        self._setup = setup
+        self._sweep = Sweep(self.metrics)
+        self._notices = Notices(setup.codec, self.metrics)
+        self._cancellations = Cancellations(self._sweep.cancel_job)
+        self._lanes: list[Lane] = []
+        self._stack = AsyncExitStack()
+        self._tasks: TaskGroup | None = None
+        self._unreachable: str | None = None
+        self._state = "starting"
+
+    async def __aenter__(self) -> Self:
+        """Connect, open the actors, and begin to receive.
+
+        Raises:
+            TransportError: the transport cannot be reached.
+            ConfigurationError: an actor cannot be served as it is declared.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._transport)
+            state = None
+            if self._setup.lifespan is not None:
+                state = await stack.enter_async_context(self._setup.lifespan())
+            around = self._surroundings(state)
+            served = [await self._lane(actor, around, stack) for actor in self.actors.values()]
+            self._tasks = await anyio.create_task_group().__aenter__()
+            stack.push_async_exit(self._leave)
+            await self._start(served)
+            self._stack = stack.pop_all()
+        self._state = "running"
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        return await self._stack.__aexit__(*exc_info)
+
+    def healthy(self) -> str | None:
+        """Say what is wrong so that only a restart can help, or None."""
+        now = time.monotonic()
+        blocked_s = now - self._sweep.swept_at
+        if self._state == "running" and blocked_s > _STUCK_AFTER_S:
+            return f"the event loop has been blocked for {blocked_s:.0f} s"
+        for lane in self._lanes:
+            lag = self.metrics.actor(lane.actor.name).lag
+            idle_s = now - lane.progressed_at
+            if lag is not None and lag.backlog and lane.has_room and idle_s > _STALLED_AFTER_S:
+                return f"{lane.actor.name} has {lag.backlog} messages, none came in {idle_s:.0f} s"
+        return None
+
+    def ready(self) -> str | None:
+        """Say why this worker does not receive messages now, or None."""
+        return f"the worker is {self._state}" if self._state != "running" else self._unreachable
+
+    def _surroundings(self, state: Any) -> Surroundings:
+        return Surroundings(
+            rules=self._setup.rules,
+            state=state,
+            middleware=self._setup.middleware,
+            blobs=self._setup.blobs,
+            metrics=self.metrics,
+            watch=self._sweep,
+            notify=self._notices.add,
+            cancelled_jobs=self._cancellations.jobs,
+            max_deliveries=self._setup.max_deliveries,
+        )
+
+    async def _lane(
+        self, actor: Actor[..., Any], around: Surroundings, stack: AsyncExitStack
+    ) -> tuple[Lane, Batcher | None]:
+        processor: Processor | None = None
+
+        def keep(ctx: Context, item: Any) -> bytes:
+            assert processor is not None, "nothing is yielded before it is there"  # noqa: S101
+            return processor.encoded(ctx, item)
+
+        handler = await open_handler(actor, stack, keep, around.rules.limits.children)
+        batcher = Batcher(actor, actor.batch, handler) if actor.batch else None
+        processor = Processor(actor, batcher or handler, around)
+        return Lane(actor, processor, self.metrics.actor(actor.name)), batcher
+
+    async def _start(self, served: Sequence[tuple[Lane, Batcher | None]]) -> None:
+        tasks = self._tasks
+        assert tasks is not None, "it was just made"  # noqa: S101 — for type checkers
+        tasks.start_soon(self._sweep.run, name="asyafw sweep")
+        tasks.start_soon(self._notices.run, self._transport, name="asyafw notices")
+        await tasks.start(self._cancellations.run, self._transport, name="asyafw control")
+        for lane, batcher in served:
+            for _ in range(lane.actor.concurrency if batcher else 0):
+                tasks.start_soon(batcher.run, name=f"asyafw batch {lane.actor.name}")  # type: ignore[union-attr]
+            await tasks.start(lane.serve, self._transport, name=f"asyafw {lane.actor.name}")
+            self._lanes.append(lane)
+        tasks.start_soon(self._measure, name="asyafw lag")
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                for lane in self._lanes:
+                    name = lane.actor.name
+                    self.metrics.actor(name).lag = await self._transport.lag(name)
+                self._unreachable = None
+            except TransportError as error:
+                self._unreachable = str(error)
+            await anyio.sleep(_MEASURE_EVERY_S)
+
+    async def _leave(self, *exc_info: Any) -> bool | None:
+        tasks = self._tasks
+        assert tasks is not None, "what was entered has one"  # noqa: S101 — for type checkers
+        # Also when everything around is cancelled: what is in hand would only come again.
+        with CancelScope(shield=True):
+            await self._drain()
+        tasks.cancel_scope.cancel()
+        # Told of an exception of the body's, the group would wrap it; its own come with a cancellation.
+        own = not isinstance(exc_info[1], Exception)
+        return await tasks.__aexit__(*(exc_info if own else (None, None, None)))
+
+    async def _drain(self) -> None:
+        self._state = "draining"
+        for lane in self._lanes:
+            await lane.stop()
+        with anyio.move_on_after(self._setup.drain_timeout_s):
+            await self._all_drained()
+        if left := sum(lane.in_hand for lane in self._lanes):
+            _logger.warning("the worker stops and gives %d messages back", left)
+            self._sweep.interrupt_all(Drained())
+            with anyio.move_on_after(_GRACE_S):
+                await self._all_drained()
+        with anyio.move_on_after(_GRACE_S):
+            await self._notices.flush(self._transport)
+        self._state = "stopped"
+
+    async def _all_drained(self) -> None:
+        for lane in self._lanes:
+            await lane.drained()

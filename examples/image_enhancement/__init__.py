@@ -1,0 +1,1 @@
+"""Make a photo better: find out what is wrong with it, mend that, look again."""

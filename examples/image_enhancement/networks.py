@@ -1,0 +1,147 @@
+"""The networks: small enough for a CPU, and to be kept beside the code.
+
+Tensors are float32 in the order (batch, channel, height, width); colours are sRGB from 0 to 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from examples.image_enhancement.models import Name
+
+__all__ = ["NETWORKS", "Denoise", "Relight", "Upscale"]
+
+
+class Relight(nn.Module):
+    """Brighten by a gain that depends on the place and on the brightness there.
+
+    A thumbnail of the photo decides on a coarse grid of gains over brightness, y and x,
+    which is then read for each pixel: the two sides of an edge have gains of their own, so no halo shows
+    (Gharbi et al., "Deep bilateral learning for real-time image enhancement", SIGGRAPH 2017).
+    The channels of a pixel share one gain, so that hues stay; the brightest of them stands for
+    its brightness (Guo, Li and Ling, "LIME: low-light image enhancement via illumination map estimation",
+    IEEE TIP 26, 2017).
+    """
+
+    def __init__(self, width: int = 32, levels: int = 8) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            _halving(5, width // 2),
+            _halving(width // 2, width),
+            _halving(width, 2 * width),
+            _halving(2 * width, 2 * width),
+        )
+        self.local = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.overall = nn.Sequential(
+            nn.Linear(4 * width + _QUANTILES, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * width)
+        )
+        self.gains = nn.Conv2d(2 * width, levels, 1)
+
+    def forward(self, image: Tensor, thumbnail: Tensor, window: Tensor) -> Tensor:
+        """Relight a part of a photo.
+
+        `thumbnail` is the whole photo, scaled to a square.
+        `window` (batch, 4) is the part's place in it: top, left, bottom, right, each from 0 to 1.
+        """
+        return brighten(image, self.grid(thumbnail), window)
+
+    def grid(self, thumbnail: Tensor) -> Tensor:
+        """Decide on the gains' logarithms to the base 2: (batch, 1, brightness, y, x)."""
+        value = thumbnail.amax(1, keepdim=True)
+        mean = thumbnail.mean(1, keepdim=True)
+        features = self.features(torch.cat([thumbnail, value.sqrt(), mean], 1))
+        at = torch.linspace(0.02, 0.98, _QUANTILES, device=value.device)
+        quantiles = torch.quantile(value.flatten(1), at, 1).T.sqrt()
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles], 1)
+        overall = self.overall(pooled)[:, :, None, None]
+        gains: Tensor = self.gains(functional.relu(self.local(features) + overall))
+        return gains[:, None]
+
+
+def brighten(image: Tensor, grid: Tensor, window: Tensor) -> Tensor:
+    """Read the grid at the place and the brightness of each pixel, and apply its gain."""
+    height, width = image.shape[2:]
+    value = image.amax(1).sqrt()
+    top, left, bottom, right = (edge[:, None, None] for edge in window.unbind(1))
+    across = (torch.arange(width, device=image.device) + 0.5) / width
+    down = (torch.arange(height, device=image.device)[:, None] + 0.5) / height
+    x = (left + (right - left) * across).expand_as(value)
+    y = (top + (bottom - top) * down).expand_as(value)
+    places = torch.stack([x, y, value], -1)[:, None] * 2 - 1
+    gains = functional.grid_sample(grid, places, padding_mode="border", align_corners=False)
+    return (image * torch.exp2(gains[:, :, 0])).clamp(0, 1)
+
+
+class Denoise(nn.Module):
+    """Take away noise of a given strength.
+
+    A residual network at half the resolution, told how strong the noise is at each pixel and channel
+    (Zhang, Zuo and Zhang, "FFDNet: toward a fast and flexible solution for CNN-based image denoising",
+    IEEE TIP 27, 2018).
+    """
+
+    def __init__(self, width: int = 48, blocks: int = 4) -> None:
+        super().__init__()
+        self.body = _body(24, width, 12, blocks)
+
+    def forward(self, image: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise; `sigma` has the shape of the image and tells the noise's standard deviation."""
+        height, width = image.shape[2:]
+        both = torch.cat([image, sigma], 1)
+        even = functional.pad(both, (0, width % 2, 0, height % 2), mode="replicate")
+        noise = functional.pixel_shuffle(self.body(functional.pixel_unshuffle(even, 2)), 2)
+        return (image - noise[:, :, :height, :width]).clamp(0, 1)
+
+
+class Upscale(nn.Module):
+    """Double width and height.
+
+    The network works at the low resolution and gives four pixels for each
+    (Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
+    convolutional neural network", CVPR 2016); what it gives goes on top of bicubic interpolation.
+    """
+
+    def __init__(self, width: int = 40, blocks: int = 3) -> None:
+        super().__init__()
+        self.body = _body(3, width, 12, blocks)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Upscale."""
+        smooth = functional.interpolate(image, scale_factor=2, mode="bicubic")
+        return (smooth + functional.pixel_shuffle(self.body(image), 2)).clamp(0, 1)
+
+
+NETWORKS: dict[Name, type[nn.Module]] = {
+    "relight": Relight,
+    "denoise": Denoise,
+    "upscale": Upscale,
+}
+
+_QUANTILES = 16
+
+
+def _halving(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, padding=1), nn.ReLU())
+
+
+def _body(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequential:
+    """Make a residual network that adds next to nothing before it has learned anything."""
+    last = nn.Conv2d(width, outputs, 3, padding=1)
+    last.weight.data.mul_(0.1)
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, padding=1), *(_Residual(width) for _ in range(blocks)), last
+    )
+
+
+class _Residual(nn.Module):
+    """Two convolutions that add to what they are given: without that short way it would not learn."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.second.weight.data.mul_(0.1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        update: Tensor = self.second(functional.relu(self.first(features)))
+        return features + update
