@@ -3,7 +3,7 @@
 None of these photos is among those that the networks are measured on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from examples.image_enhancement.degrade import compress, expose, halve, quantise
 from examples.image_enhancement.images import Pixels, as_pixels, resize
 from examples.image_enhancement.models import thumbnail
 
-__all__ = ["PACKAGE", "Pair", "denoise_pair", "photos", "relight_pair", "upscale_pair"]
+__all__ = ["PACKAGE", "Pair", "denoise_pair", "details", "relight_pair", "scenes", "upscale_pair"]
 
 PACKAGE = "lomiri-wallpapers-16.04"
 """The Debian package with the photos in colour; those taken from it are CC BY 4.0 or CC0."""
@@ -32,10 +32,8 @@ _COLOURED = (
     "seeding_by_Clements_Engelhardt",
     "sunset_by_Aitzol_Berasategi",
 )
-# A scene and textures without colour, which come with scikit-image under CC0.
+# Photos without colour, which come with scikit-image under CC0.
 _GREY = ("camera", "brick", "grass", "gravel")
-# A photo made smaller has less noise and blur of its own, and shows more to who sees little at a time.
-_LONG_SIDES = (1600, 900, 500)
 
 
 class Pair(Struct, frozen=True, eq=False):
@@ -45,12 +43,17 @@ class Pair(Struct, frozen=True, eq=False):
     wanted: Pixels
 
 
-def photos(folder: Path) -> list[Pixels]:
-    """Read all photos, the coloured ones from where `PACKAGE` was unpacked, in several sizes."""
-    import skimage.data
+def scenes(folder: Path) -> list[Pixels]:
+    """Read the photos whose light means something; `folder` is where `PACKAGE` was unpacked."""
+    return [*_coloured(folder, 700), *_grey(_GREY[:1])]
 
-    coloured = [as_pixels(_scaled(_find(folder, name), side)) for name in _COLOURED for side in _LONG_SIDES]
-    return coloured + [as_pixels(Image.fromarray(getattr(skimage.data, name)())) for name in _GREY]
+
+def details(folder: Path) -> list[Pixels]:
+    """Read all photos, in several sizes.
+
+    One made smaller has less noise and blur of its own, and shows more to who sees little at a time.
+    """
+    return [*(photo for side in (1600, 900, 500) for photo in _coloured(folder, side)), *_grey(_GREY)]
 
 
 def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 192) -> Pair:
@@ -94,6 +97,20 @@ def upscale_pair(photos: Sequence[Pixels], random: Generator, side: int = 96) ->
     return Pair((small,), good)
 
 
+def _coloured(folder: Path, long_side: int) -> Iterator[Pixels]:
+    for name in _COLOURED:
+        image = Image.open(_find(folder, name)).convert("RGB")
+        image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS, reducing_gap=None)
+        yield as_pixels(image)
+
+
+def _grey(names: Sequence[str]) -> Iterator[Pixels]:
+    import skimage.data
+
+    for name in names:
+        yield as_pixels(Image.fromarray(getattr(skimage.data, name)()))
+
+
 def _find(folder: Path, name: str) -> Path:
     found = next(folder.rglob(f"{name}.jpg"), None)
     if found is None:
@@ -102,12 +119,6 @@ def _find(folder: Path, name: str) -> Path:
             f"apt-get download {PACKAGE} && dpkg -x {PACKAGE}_*.deb {folder}"
         )
     return found
-
-
-def _scaled(path: Path, long_side: int) -> Image.Image:
-    image = Image.open(path).convert("RGB")
-    image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS, reducing_gap=None)
-    return image
 
 
 def _crop(photos: Sequence[Pixels], random: Generator, side: int) -> Pixels:

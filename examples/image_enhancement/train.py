@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from examples.image_enhancement.images import Pixels
 from examples.image_enhancement.models import Name
 from examples.image_enhancement.networks import NETWORKS, Relight, brighten
-from examples.image_enhancement.pairs import Pair, denoise_pair, photos, relight_pair, upscale_pair
+from examples.image_enhancement.pairs import Pair, denoise_pair, details, relight_pair, scenes, upscale_pair
 
 __all__ = ["RECIPES", "Recipe", "train"]
 
@@ -29,6 +29,7 @@ Loss: TypeAlias = Callable[[nn.Module, list[Tensor], Tensor], Tensor]
 class Recipe(Struct, frozen=True):
     """How a network is trained; half the precision is enough for a convolution's products."""
 
+    photos: Callable[[Path], list[Pixels]]
     pair: MakePair
     loss: Loss
     steps: int
@@ -54,13 +55,13 @@ def relight_error(network: nn.Module, given: list[Tensor], wanted: Tensor) -> Te
 
 
 RECIPES: dict[Name, Recipe] = {
-    "relight": Recipe(relight_pair, relight_error, 2400, batch=12, half_precision=False),
-    "denoise": Recipe(denoise_pair, mean_error, 3600),
-    "upscale": Recipe(upscale_pair, mean_error, 3000),
+    "relight": Recipe(scenes, relight_pair, relight_error, 2400, batch=12, half_precision=False),
+    "denoise": Recipe(details, denoise_pair, mean_error, 3600),
+    "upscale": Recipe(details, upscale_pair, mean_error, 3000),
 }
 
 
-def train(name: Name, sources: Sequence[Pixels], recipe: Recipe) -> nn.Module:
+def train(name: Name, photos: Sequence[Pixels], recipe: Recipe) -> nn.Module:
     """Train a network from nothing."""
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
@@ -70,7 +71,7 @@ def train(name: Name, sources: Sequence[Pixels], recipe: Recipe) -> nn.Module:
         optimizer, 2e-3, total_steps=recipe.steps, pct_start=0.1
     )
     for step in range(recipe.steps):
-        given, wanted = _batch([recipe.pair(sources, random) for _ in range(recipe.batch)])
+        given, wanted = _batch([recipe.pair(photos, random) for _ in range(recipe.batch)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half_precision):
             loss = recipe.loss(network, given, wanted)
         optimizer.zero_grad()
@@ -108,10 +109,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"))
     parser.add_argument("--only", action="append", choices=get_args(Name), help="not all networks")
     arguments = parser.parse_args()
-    sources = photos(arguments.photos)
     for name in arguments.only or get_args(Name):
         began = time.perf_counter()
-        save(train(name, sources, RECIPES[name]), arguments.out / f"{name}.pt")
+        recipe = RECIPES[name]
+        save(train(name, recipe.photos(arguments.photos), recipe), arguments.out / f"{name}.pt")
         print(f"{name}: took {time.perf_counter() - began:.0f} s")
 
 

@@ -96,6 +96,6 @@ def mistakes(photo: Photo) -> None:
     blur()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     blur(photo, size=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     actor("judge")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    actor(concurency=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    actor(workers=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     actor(concurrency="8")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     actor(executor="fork")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

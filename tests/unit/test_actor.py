@@ -268,7 +268,7 @@ def test_a_plain_function_in_a_thread_may_have_the_context() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"concurency": 8, "timeout": 3}, "@actor has no option concurency, timeout; it has name,"),
+        ({"workers": 8, "timeout": 3}, "@actor has no option timeout, workers; it has name,"),
         ({"concurrency": 0}, "concurrency is at least 1"),
         ({"concurrency": "8"}, "concurrency is of type int, not '8'"),
         ({"timeout_s": 0}, "timeout_s is positive"),

@@ -10,11 +10,9 @@ from asyafw.envelope import LONGEST_WAIT_S
 from asyafw.exceptions import (
     AsyafwError,
     ConfigurationError,
-    DeadlineExceeded,
     HandlerTimeout,
     PayloadError,
     Reject,
-    ResultTimeout,
     Retry,
 )
 from asyafw.retry import RetryPolicy, Rule, exponential, fixed, matches
@@ -128,25 +126,33 @@ def test_what_a_handler_rejects_is_final() -> None:
     assert policy.delay_s(NoFace(), 1, 0) is None
 
 
-@pytest.mark.parametrize(
-    "error", [HandlerTimeout(), DeadlineExceeded(), ResultTimeout("j1"), TimeoutError()]
-)
-def test_time_outs_are_retried(error: Exception) -> None:
-    assert RetryPolicy().delay_s(error, 1, 0) == 1
-
-
-FINAL = [
-    cls
+OWN: dict[str, type[AsyafwError]] = {
+    name: getattr(exceptions, name)
     for name in exceptions.__all__
-    if not issubclass(cls := getattr(exceptions, name), (TimeoutError, Retry))
-]
+    if name not in {"Retry", "Reject"}
+}
 
 
-@pytest.mark.parametrize("cls", FINAL)
-def test_asyafws_other_errors_are_final(cls: type[AsyafwError]) -> None:
+@pytest.mark.parametrize("cls", OWN.values(), ids=OWN)
+def test_of_asyafws_own_errors_the_transient_ones_are_retried(cls: type[AsyafwError]) -> None:
     error = cls.__new__(cls)
 
-    assert RetryPolicy(retry_on=(Exception, AsyafwError)).delay_s(error, 1, 0) is None
+    delay_s = RetryPolicy(retry_on=(Exception, AsyafwError)).delay_s(error, 1, 0)
+
+    assert (delay_s is not None) is cls.transient
+
+
+def test_what_may_go_well_at_another_time_is_transient() -> None:
+    assert {name for name, cls in OWN.items() if cls.transient} == {
+        *("HandlerTimeout", "HandlerCancelled", "ProcessCrashed"),
+        *("TransportError", "TransportClosed", "TransportUnavailable"),
+    }
+
+
+def test_transient_errors_obey_the_rules_like_any_other() -> None:
+    assert RetryPolicy(retry_on=(ValueError,)).delay_s(HandlerTimeout(), 1, 0) is None
+    assert RetryPolicy(retry_on=(TimeoutError,)).delay_s(HandlerTimeout(), 1, 0) == 1
+    assert RetryPolicy(give_up_on=(TimeoutError,)).delay_s(HandlerTimeout(), 1, 0) is None
 
 
 def test_an_error_of_the_interpreter_is_not_retried_unless_named() -> None:

@@ -304,7 +304,9 @@ def test_what_cannot_handle_messages_is_refused_by_name(handler: Any, problem: s
         read_signature(handler, "faces")
 
 
-@pytest.mark.parametrize("annotation", ["Foto", "typing.Foto", "a photo", "Photo | 'Foto'"])
+@pytest.mark.parametrize(
+    "annotation", ["Picture", "typing.Picture", "a photo", "Photo | 'Picture'"]
+)
 def test_an_annotation_that_cannot_be_resolved_is_told_with_its_actor(annotation: str) -> None:
     handler = annotated(photo=annotation, second=Context)
 
