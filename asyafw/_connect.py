@@ -19,8 +19,9 @@ The function gets the URL without the options that are the runtime's own.
 It raises `ConfigurationError` for a URL that it cannot use.
 """
 
+_SCHEME = regex(r"[a-z][a-z0-9+.-]*", IGNORECASE)
 # Up to the last "@", because a password may hold what should have been percent-encoded.
-_USER = regex(r"^([a-z][a-z0-9+.-]*://)?.*@", IGNORECASE)
+_USER = regex(r"(?s)^([a-z][a-z0-9+.-]*://)?.*@", IGNORECASE)
 _SECRET = regex(r"([?&][^=&]*(?:pass|pwd|secret|token|key|cred|auth|sig)[^=&]*=)[^&#]*", IGNORECASE)
 
 
@@ -43,9 +44,9 @@ def open_transport(where: str | Transport) -> Connection:
         ConfigurationError: the URL is none, or not one that the transport can use.
     """
     if not isinstance(where, str):
-        return Connection(where, MSGPACK)
+        return Connection(_checked(where), MSGPACK)
     scheme, separator, _ = where.partition("://")
-    if not scheme or not separator:
+    if not separator or not _SCHEME.fullmatch(scheme):
         raise ConfigurationError(
             f"{redacted(where)!r} is no transport's URL: it begins with a scheme, "
             "as redis://localhost:6379 does"
@@ -58,6 +59,16 @@ def open_transport(where: str | Transport) -> Connection:
 def redacted(url: str) -> str:
     """Leave out of a URL what may be a credential: its user and password, and secret options."""
     return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", url))
+
+
+def _checked(transport: Transport) -> Transport:
+    # It may have come from where nobody checks types, as a setting that is not set.
+    if not callable(getattr(transport, "consume", None)):
+        raise ConfigurationError(
+            "a transport is a URL or an object such as MemoryTransport(), "
+            f"not a {type(transport).__qualname__}"
+        )
+    return transport
 
 
 def _factory(scheme: str) -> Any:

@@ -1,21 +1,12 @@
 """Read a log through whatever happens to the connection."""
 
-import logging
 from collections.abc import AsyncIterator
-from random import random
 
-import anyio
-
+from asyafw._backoff import back_off
 from asyafw.exceptions import TransportClosed, TransportError
-from asyafw.retry import exponential
 from asyafw.transport import Entry, Transport
 
 __all__ = ["follow"]
-
-_RECONNECT = exponential(0.1)
-_LONGEST_PAUSE_S = 10.0
-
-_logger = logging.getLogger("asyafw.worker")
 
 
 async def follow(transport: Transport, log: str, *, since_s: float = 0) -> AsyncIterator[Entry]:
@@ -35,6 +26,4 @@ async def follow(transport: Transport, log: str, *, since_s: float = 0) -> Async
             raise
         except TransportError as error:
             failures += 1
-            pause_s = min(_RECONNECT(failures), _LONGEST_PAUSE_S) * (0.5 + random() / 2)
-            _logger.warning("cannot read the log %s, again in %.1f s: %s", log, pause_s, error)
-            await anyio.sleep(pause_s)
+            await back_off(failures, f"cannot read the log {log}", error)

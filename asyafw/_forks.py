@@ -21,6 +21,7 @@ from asyafw._outcome import (
     addressed,
     ended,
     event_of,
+    missing,
     next_envelope,
     part_of,
     told,
@@ -59,11 +60,11 @@ def fanned_out(step: Step, rules: Rules, payloads: Sequence[Payload]) -> Outcome
             f"{step.actor.name} made more than {rules.limits.children} children; "
             "fan out in two steps, or raise App(limits=Limits(children=...))"
         )
-    at = _meeting_place(step.route.next, rules)
-    if not step.route.next or (total == 0 and at is None):
+    meets = _meeting_place(step.route.next, rules)
+    if not step.route.next or (total == 0 and meets is None):
         return _ended_with(step, payloads)
     parent = next_envelope(step, rules, Payload(Raw(step.codec.null)))
-    fork = _fork(step, rules, at, total)
+    fork = _fork(step, rules, meets, total)
     out: list[Out] = [
         addressed(_child(parent, step, payload, replace(fork, index=index)), step.codec)
         for index, payload in enumerate(payloads)
@@ -75,21 +76,22 @@ def fanned_out(step: Step, rules: Rules, payloads: Sequence[Payload]) -> Outcome
     return Outcome("fanned_out", out)
 
 
-def _meeting_place(names: Sequence[str], rules: Rules) -> str | None:
-    """Find the join that closes a fan-out, as a bracket closes another."""
+def _meeting_place(names: Sequence[str], rules: Rules) -> int | None:
+    """Find the join that closes a fan-out, as a bracket closes another: its place in `names`."""
     depth = 0
-    for name in names:
+    for place, name in enumerate(names):
         if name in rules.joins:
             if depth == 0:
-                return name
+                return place
             depth -= 1
         if name in rules.forks:
             depth += 1
     return None
 
 
-def _fork(step: Step, rules: Rules, at: str | None, total: int) -> Fork:
+def _fork(step: Step, rules: Rules, meets: int | None, total: int) -> Fork:
     envelope, names = step.envelope, step.route.next
+    at = None if meets is None else names[meets]
     return Fork(
         join=child_id(envelope.id, envelope.hops, step.actor.name, -1),
         index=0,
@@ -97,8 +99,8 @@ def _fork(step: Step, rules: Rules, at: str | None, total: int) -> Fork:
         at=at or step.actor.name,
         timeout_s=rules.joins[at].timeout_s if at else GATHER_TIMEOUT_S,
         parent=envelope.parent,
-        next=names[names.index(at) + 1 :] if at else (),
-        gather=at is None,
+        next=() if meets is None else names[meets + 1 :],
+        gather=meets is None,
     )
 
 
@@ -117,7 +119,7 @@ def _child(parent: Envelope, step: Step, payload: Payload, fork: Fork) -> Envelo
 def _empty_join(parent: Envelope, codec: Codec, fork: Fork) -> Send:
     """Let the join of no children at all begin at once."""
     route = parent.route
-    while route.curr != fork.at:
+    while len(route.next) > len(fork.next):
         route = route.advance()
     empty = replace(parent, route=route, payload=Raw(codec.array([])), joined=True)
     return Send(fork.at, Message(encode_envelope(empty, codec)))
@@ -126,8 +128,6 @@ def _empty_join(parent: Envelope, codec: Codec, fork: Fork) -> Send:
 def _ended_with(step: Step, payloads: Sequence[Payload]) -> Outcome:
     """End a message with a list of results; each is told by itself, so that none is too large."""
     envelope = step.envelope
-    if envelope.forks and not envelope.forks[-1].gather:
-        return ended(step, Payload(Raw(step.codec.null)))
     path = tuple(fork.index for fork in envelope.forks)
     event = event_of(step, "child")
     results: list[Out] = [
@@ -153,6 +153,8 @@ def _ended_by_children(step: Step, total: int, out: list[Out]) -> Outcome:
     if not envelope.forks:
         out.append(told(step, "succeeded", children=total))
         return Outcome("finished", out, ends_job=True)
+    if not envelope.forks[-1].gather:  # a join that it has missed
+        return ended(step, Payload(Raw(step.codec.null)))
     out += part_of(envelope, step.codec), told(step, "child", children=total)
     return Outcome("finished", out)
 
@@ -240,8 +242,7 @@ def gathered(step: Step, total: int) -> Outcome:
     cancelled = next((f for f in failures.values() if f.type == _CANCELLED), None)
     failure = cancelled or _some_failed(step, total)
     if envelope.forks:
-        part = part_of(envelope, step.codec, error=failure)
-        return Outcome("failed", (part, told(step, "child", error=failure)))
+        return Outcome("failed", missing(step, failure))
     if cancelled:
         return Outcome("cancelled", (told(step, "cancelled"),), ends_job=True)
     return Outcome("failed", (told(step, "failed", error=failure),), ends_job=True)

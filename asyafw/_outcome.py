@@ -6,7 +6,7 @@ How the children of a fan-out part and meet again is in `_forks`.
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from asyafw.envelope import (
     new_id,
 )
 from asyafw.events import DEAD_LETTERS, Event, Kind, append
-from asyafw.exceptions import JobCancelled, LimitExceeded, Retry, UnknownActor
+from asyafw.exceptions import JobCancelled, LimitExceeded, ResultTypeError, Retry, UnknownActor
 from asyafw.transport import Append, Message, Out, Part, Send
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "failed",
     "failure_of",
     "handed_on",
+    "missing",
     "next_envelope",
     "part_of",
     "retried",
@@ -50,6 +51,8 @@ __all__ = [
 UNDECODABLE = {"content-type": "application/octet-stream"}
 """The headers of a dead letter whose payload is the bytes of a message that is no envelope."""
 
+# An exception may quote all of a payload, and travels in events and dead letters.
+_MESSAGE_CHARS = 4_096
 _TRACEBACK_CHARS = 16_384
 
 
@@ -58,7 +61,8 @@ class Rules(Struct, frozen=True):
 
     `joins` are the actors that join; `forks` those that fan out;
     `known` all names that a route may hold, empty where that is not known.
-    With ``events="jobs"`` only the begin and the end of jobs and children are told, not their hops.
+    With ``events="jobs"`` the begin and the end of jobs and children are told, and what goes wrong
+    in between, but no hop that goes well.
     """
 
     joins: Mapping[str, Join] = {}
@@ -104,6 +108,7 @@ def handed_on(step: Step, rules: Rules, payload: Payload) -> Outcome:
 
     Raises:
         LimitExceeded: too many hops, or too long a route.
+        ResultTypeError: the handler set a header that is not text.
         UnknownActor: the route names an actor that the app does not have.
     """
     route = step.route
@@ -177,7 +182,7 @@ def _buried(step: Step, failure: Failure) -> Outcome:
     buried = Send(DEAD_LETTERS, Message(encode_envelope(letter, codec)))
     if not envelope.forks:
         return Outcome("failed", (buried, told(step, "failed", error=failure)), ends_job=True)
-    return Outcome("failed", (buried, *_missing(step, failure)))
+    return Outcome("failed", (buried, *missing(step, failure)))
 
 
 def cancelled(step: Step) -> Outcome:
@@ -185,10 +190,10 @@ def cancelled(step: Step) -> Outcome:
     if not step.envelope.forks:
         return Outcome("cancelled", (told(step, "cancelled"),), ends_job=True)
     failure = failure_of(JobCancelled(step.envelope.job), step, with_traceback=False)
-    return Outcome("cancelled", _missing(step, failure))
+    return Outcome("cancelled", missing(step, failure))
 
 
-def _missing(step: Step, failure: Failure) -> tuple[Out, Out]:
+def missing(step: Step, failure: Failure) -> tuple[Out, Out]:
     """Tell those who wait for a child that it does not come."""
     envelope = step.envelope
     kind: Kind = "child" if envelope.forks[-1].gather else "missing"
@@ -205,7 +210,7 @@ def undecodable(body: bytes, actor: str, error: BaseException, now: float) -> Ou
         headers=UNDECODABLE,
         created_at=now,
         enqueued_at=now,
-        error=Failure(type=_type_name(error), message=str(error), actor=actor),
+        error=Failure(type=_type_name(error), message=_message(error), actor=actor),
     )
     return Outcome("undecodable", (Send(DEAD_LETTERS, Message(MSGPACK.encode(letter))),))
 
@@ -215,11 +220,23 @@ def failure_of(error: BaseException, step: Step, *, with_traceback: bool = True)
     lines = traceback.format_exception(error) if with_traceback else ()
     return Failure(
         type=_type_name(error),
-        message=str(error),
+        message=_message(error),
         actor=step.actor.name,
         attempts=step.attempt,
-        traceback="".join(lines)[-_TRACEBACK_CHARS:],
+        traceback=_encodable("".join(lines)[-_TRACEBACK_CHARS:]),
     )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _encodable(str(error)[:_MESSAGE_CHARS])
+    except Exception:  # noqa: BLE001 — anybody's `__str__`, which must not end the worker
+        return "it does not say why: its __str__ fails"
+
+
+def _encodable(text: str) -> str:
+    """Escape what no encoding has: halves of surrogate pairs, as names of files may hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _type_name(error: BaseException) -> str:
@@ -233,6 +250,7 @@ def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
 
     Raises:
         LimitExceeded: too many hops, or too long a route.
+        ResultTypeError: the handler set a header that is not text.
         UnknownActor: the route names an actor that the app does not have.
     """
     envelope, route = step.envelope, step.route
@@ -248,6 +266,8 @@ def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
     name = route.next[0]
     if rules.known and name not in rules.known:
         raise UnknownActor(f"the route goes to {name!r}, which the app does not have")
+    if step.headers is not envelope.headers:
+        _check_headers(step)
     return Envelope(
         id=envelope.id,
         job=envelope.job,
@@ -268,11 +288,23 @@ def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
     )
 
 
+def _check_headers(step: Step) -> None:
+    """Refuse what the next worker could not read."""
+    headers = cast("Mapping[object, object]", step.headers)
+    for name, text in headers.items():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise ResultTypeError(
+                f"{step.actor.name} set the header {name!r:.80} to {text!r:.80}: "
+                "headers map text to text"
+            )
+
+
 def addressed(envelope: Envelope, codec: Codec) -> Send | Part:
-    """Put a message on the queue of its actor, or, where its siblings meet there, into their join."""
+    """Put a message on the queue of its actor, or into the join where its siblings meet there."""
     curr, forks = envelope.route.curr, envelope.forks
     if forks and forks[-1].at == curr and not forks[-1].gather:
-        return part_of(envelope, codec)
+        # Whatever it recovered from, it comes.
+        return part_of(replace(envelope, error=None) if envelope.error else envelope, codec)
     return Send(curr, Message(encode_envelope(envelope, codec)))
 
 

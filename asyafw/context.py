@@ -74,7 +74,8 @@ class RouteEditor:
         unknown = [name for name in names if self._known and name not in self._known]
         if unknown:
             raise UnknownActor(
-                f"{self.curr} routes to {', '.join(map(repr, unknown))}, which the app does not have; "
+                f"{self.curr} routes to {', '.join(map(repr, unknown))}, "
+                "which the app does not have; "
                 f"it has {', '.join(sorted(self._known))}"
             )
         return names

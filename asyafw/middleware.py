@@ -1,7 +1,7 @@
 """The chain of callables around a handler.
 
-A middleware is ``async def name(payload, ctx, call_next)`` and returns what ``await call_next(payload, ctx)`` gives,
-or something else, or raises.
+A middleware is ``async def name(payload, ctx, call_next)``.
+It returns what ``await call_next(payload, ctx)`` gives, or something else, or raises.
 An app's middleware wraps every actor, an actor's only itself; the first listed is the outermost.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from math import inf
 from random import random
 from typing import Any, Protocol, TypeAlias
+
+import anyio
 
 from asyafw.context import Context
 from asyafw.exceptions import (
@@ -53,7 +55,7 @@ def retry(policy: RetryPolicy) -> Middleware:
                 raise
             if isinstance(error, Retry) and not error.counted:
                 raise _postponed(error, policy) from error
-            delay_s = policy.delay_s(error, ctx.attempt, random())
+            delay_s = policy.delay_s(error, ctx.attempt, random())  # noqa: S311 — no secret
             if delay_s is not None and time.time() + delay_s <= (ctx.deadline or inf):
                 raise Retry(str(error), after_s=delay_s) from error
             if isinstance(error, Retry):
@@ -64,7 +66,10 @@ def retry(policy: RetryPolicy) -> Middleware:
 
 
 def _postponed(error: Retry, policy: RetryPolicy) -> Retry:
-    delay_s = policy.backoff(1) if error.after_s is None else error.after_s
+    delay_s = error.after_s
+    if delay_s is None:
+        longest_s = min(policy.max_delay_s, max(0.0, policy.backoff(1)))
+        delay_s = longest_s * (1 - policy.jitter * random())  # noqa: S311 — as above
     return Retry(str(error), after_s=delay_s, counted=False)
 
 
@@ -89,20 +94,19 @@ def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
     """
 
     async def timeout_(payload: Any, ctx: Context, call_next: Handler) -> Any:
+        result: Any = None
         ctx.expires_at = expires_at(ctx, timeout_s)
         watch.enter(ctx)
         try:
             result = await call_next(payload, ctx)
-        except asyncio.CancelledError as error:
-            if ctx.interrupt is None:
-                if ctx.task is not None and ctx.task.cancelling():
-                    raise
-                raise HandlerCancelled from error
         except Exception:
             if ctx.interrupt is None:
                 raise
         except BaseException as error:
-            raise HandlerExited(f"the handler raised {error!r}") from error
+            if ctx.interrupt is None:
+                if _ends_worker(error):
+                    raise
+                raise _contained(error) from error
         finally:
             watch.leave(ctx)
         if ctx.interrupt is None:
@@ -113,6 +117,18 @@ def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
         raise ctx.interrupt
 
     return timeout_
+
+
+def _ends_worker(error: BaseException) -> bool:
+    """Tell if what was cancelled is all around the handler, not just the handler by itself."""
+    cancelled = isinstance(error, asyncio.CancelledError)
+    return cancelled and anyio.current_effective_deadline() == -inf
+
+
+def _contained(error: BaseException) -> Exception:
+    if isinstance(error, asyncio.CancelledError):
+        return HandlerCancelled()
+    return HandlerExited(f"the handler raised {error!r}")
 
 
 def expires_at(ctx: Context, timeout_s: float | None) -> float:

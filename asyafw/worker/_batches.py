@@ -1,7 +1,6 @@
 """Micro-batches: messages that wait in their own slots are handled by one call."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ from asyafw._actor import Actor, Batch
 from asyafw.context import Context
 from asyafw.exceptions import HandlerCancelled, HandlerExited, ResultTypeError, Retry
 from asyafw.middleware import expires_at
+from asyafw.worker._watch import calm, is_stopping
 
 __all__ = ["Batcher"]
 
@@ -20,13 +20,15 @@ _Call: TypeAlias = Callable[[list[Any], list[Context]], Awaitable[Any]]
 
 
 class _Item(Struct, eq=False):
+    """A message's place in a batch; `result` is what the handler gave for it, or an exception."""
+
     payload: Any
     ctx: Context
     result: asyncio.Future[Any]
 
 
 class Batcher:
-    """Gathers the payloads of an actor's slots; a `asyafw.middleware.Handler` to each of them.
+    """Gathers the payloads of an actor's slots; an `asyafw.middleware.Handler` to each of them.
 
     As many batches run at a time as the actor's `concurrency` says.
     If a call for several messages fails, each is run again by itself before it is blamed.
@@ -48,15 +50,22 @@ class Batcher:
         self._waiting.append(item)
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
-        return await item.result
+        result = await item.result
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def run(self) -> None:
         """Form batches and run them, until cancelled; so many of these run as batches may."""
+        task = asyncio.current_task()
+        assert task is not None, "this runs in a task"  # noqa: S101 — for type checkers
         while True:
             async with self._forming:
                 items = await self._gather()
             if items:
                 await self._run(items)
+            if task.cancelling():
+                await calm(task)
 
     async def _gather(self) -> list[_Item]:
         while not self._waiting:
@@ -82,18 +91,21 @@ class Batcher:
             _fail(items, error)
         except Exception as error:  # noqa: BLE001 — whatever it is, it is these messages' outcome
             await self._blame(items, error)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except asyncio.CancelledError:
+            if is_stopping():
                 raise
-            await self._blame(items, HandlerCancelled(str(error) or None))
+            await self._blame(items, HandlerCancelled())
         except BaseException as error:  # noqa: BLE001 — as above
-            await self._blame(items, HandlerExited(f"the handler raised {error!r}"))
+            exited = HandlerExited(f"the handler raised {type(error).__qualname__}")
+            exited.__cause__ = error
+            await self._blame(items, exited)
 
     async def _blame(self, items: Sequence[_Item], error: Exception) -> None:
         if len(items) == 1:
             _fail(items, error)
             return
+        for item in items:
+            item.ctx.expires_at = expires_at(item.ctx, None)
         for item in items:
             if not item.result.done():
                 await self._run([item])
@@ -115,11 +127,7 @@ class Batcher:
 
 
 def _settle(item: _Item, result: Any) -> None:
-    if item.result.done():
-        return
-    if isinstance(result, Exception):
-        item.result.set_exception(result)
-    else:
+    if not item.result.done():
         item.result.set_result(result)
 
 

@@ -1,9 +1,13 @@
 """How a handler of each form is called; its result is what it returned, or a list if it yields."""
 
 import inspect
+import pickle
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
+from copy import deepcopy
 from importlib import import_module
+from itertools import islice
 from typing import Any, TypeAlias
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process, to_thread
@@ -22,7 +26,14 @@ Keep: TypeAlias = Callable[[Context, Any], Any]
 async def open_handler(
     actor: Actor[..., Any], stack: AsyncExitStack, keep: Keep, most_children: int
 ) -> Handler:
-    """Make an actor ready to handle messages, until `stack` is left."""
+    """Make an actor ready to handle messages, until `stack` is left.
+
+    Raises:
+        ConfigurationError: the handler cannot run where it is to run.
+    """
+    limiter = CapacityLimiter(actor.concurrency)
+    if actor.executor == "process":
+        return _in_process(actor, limiter, keep, most_children)
     handler = await actor.open(stack)
     signature = actor.signature
     if not signature.has_context:
@@ -30,12 +41,7 @@ async def open_handler(
     if signature.yields:
         collect = _collect_async if signature.is_async else _collect
         handler = collect(handler, keep, most_children)
-    if signature.is_async:
-        return handler
-    limiter = CapacityLimiter(actor.concurrency)
-    if actor.executor == "process":
-        return _in_process(actor, limiter, keep)
-    return _in_thread(handler, limiter)
+    return handler if signature.is_async else _in_thread(handler, limiter)
 
 
 def _without_context(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,7 +54,7 @@ def _collect_async(handler: Callable[..., Any], keep: Keep, most: int) -> Handle
         stream: AsyncGenerator[Any, None] = handler(payload, ctx)
         async with aclosing(stream):
             async for item in stream:
-                _count(items, most, ctx)
+                _check_count(len(items) + 1, most, ctx)
                 items.append(keep(ctx, item))
         return items
 
@@ -60,15 +66,15 @@ def _collect(handler: Callable[..., Any], keep: Keep, most: int) -> Callable[...
         items: list[Any] = []
         stream: Iterator[Any] = handler(payload, ctx)
         for item in stream:
-            _count(items, most, ctx)
+            _check_count(len(items) + 1, most, ctx)
             items.append(keep(ctx, item))
         return items
 
     return collect
 
 
-def _count(items: list[Any], most: int, ctx: Context) -> None:
-    if len(items) >= most:
+def _check_count(count: int, most: int, ctx: Context) -> None:
+    if count > most:
         raise LimitExceeded(
             f"{ctx.route.curr} yields more than {most} children; "
             "fan out in two steps, or raise App(limits=Limits(children=...))"
@@ -84,31 +90,51 @@ def _in_thread(handler: Callable[..., Any], limiter: CapacityLimiter) -> Handler
     return call
 
 
-def _in_process(actor: Actor[..., Any], limiter: CapacityLimiter, keep: Keep) -> Handler:
-    module, name = actor.handler.__module__, actor.handler.__qualname__
+def _in_process(
+    actor: Actor[..., Any], limiter: CapacityLimiter, keep: Keep, most: int
+) -> Handler:
+    module, name = actor.handler.__module__, getattr(actor.handler, "__qualname__", "<instance>")
     if "<" in name or inspect.isclass(actor.handler):
         raise ConfigurationError(
             f"actor {actor.name!r}: a handler for another process is a function of a module, "
-            f"so that it can be imported there; {name} is not"
+            f"so that it can be imported there; {actor.handler!r} is not"
         )
 
     async def call(payload: Any, ctx: Context) -> Any:
         try:
             result = await to_process.run_sync(
-                _call_by_name, module, name, payload, cancellable=True, limiter=limiter
+                _call_by_name, module, name, payload, most + 1, cancellable=True, limiter=limiter
             )
         except BrokenWorkerProcess as error:
             raise ProcessCrashed(f"the process that ran {actor.name} died") from error
-        return [keep(ctx, item) for item in result] if actor.signature.yields else result
+        if not actor.signature.yields:
+            return result
+        _check_count(len(result), most, ctx)
+        return [keep(ctx, item) for item in result]
 
     return call
 
 
-def _call_by_name(module: str, name: str, payload: Any) -> Any:
+def _call_by_name(module: str, name: str, payload: Any, most: int) -> Any:
     """Run a handler in the process that this is called in."""
     found: Any = import_module(module)
     for attribute in name.split("."):
         found = getattr(found, attribute)
     handler = found.handler if isinstance(found, Actor) else found
-    result = handler(payload)
-    return list(result) if inspect.isgenerator(result) else result
+    try:
+        result = handler(payload)
+        # The handler may change afterwards what it has yielded.
+        return [*map(deepcopy, islice(result, most))] if inspect.isgenerator(result) else result
+    except Exception as error:
+        raise _portable(error) from None
+
+
+def _portable(error: Exception) -> Exception:
+    """Make an exception survive the way to another process, with its traceback as a note."""
+    lines = traceback.format_exception(error)
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 — made on the same line
+    except Exception:  # noqa: BLE001 — whatever a user's class does
+        error = RuntimeError(traceback.format_exception_only(error)[-1].strip())
+    error.add_note(f"In the process of the handler:\n{''.join(lines)}")
+    return error

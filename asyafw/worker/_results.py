@@ -1,4 +1,4 @@
-"""Whether a handler gave what it declares, as far as a look at the outside can tell."""
+"""What a handler gave, checked and encoded."""
 
 from collections.abc import Callable
 from types import NoneType, UnionType
@@ -14,13 +14,42 @@ from typing import (
     is_typeddict,
 )
 
-__all__ = ["result_check"]
+from msgspec import MsgspecError
+
+from asyafw._actor import Actor
+from asyafw.context import Context
+from asyafw.exceptions import ResultTypeError
+
+__all__ = ["result_check", "result_encoder"]
 
 _Classes: TypeAlias = tuple[type, ...]
 
 
+def result_encoder(actor: Actor[..., Any]) -> Callable[[Context, Any], bytes]:
+    """Make a function that encodes what a handler gave as the message in hand is encoded.
+
+    It raises `ResultTypeError` for what the handler does not declare, or what cannot be encoded.
+    """
+    is_result = result_check(actor.output_type)
+
+    def encode(ctx: Context, result: Any) -> bytes:
+        if not is_result(result):
+            raise ResultTypeError(
+                f"{actor.name} declares {actor.output_type!r} and gave a {_name(result)}"
+            )
+        try:
+            encoded: bytes = ctx.codec.encode(result)
+        except (MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ResultTypeError(
+                f"{actor.name} gave a {_name(result)} that cannot be encoded: {error}"
+            ) from error
+        return encoded
+
+    return encode
+
+
 def result_check(annotation: Any) -> Callable[[Any], bool]:
-    """Make a predicate for values of an annotation; it does not look into containers."""
+    """Make a predicate for values of an annotation, as far as a look at the outside can tell."""
     classes = _classes(annotation)
     if classes is None:
         return lambda _value: True
@@ -55,3 +84,7 @@ def _one_class(found: Any) -> _Classes | None:
     except TypeError:  # a protocol that cannot be tested
         return None
     return (found,)
+
+
+def _name(result: Any) -> str:
+    return type(result).__qualname__

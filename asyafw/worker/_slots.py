@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from random import random
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -12,18 +12,16 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from asyafw._actor import Actor
+from asyafw._backoff import back_off
 from asyafw.exceptions import TransportClosed, TransportError
-from asyafw.retry import exponential
 from asyafw.telemetry import ActorMetrics
 from asyafw.transport import Consumer, Delivery, Transport
+from asyafw.worker._settling import release
 
 __all__ = ["Lane", "Process"]
 
-Process: TypeAlias = Callable[[Delivery, "asyncio.Task[Any]"], Awaitable[None]]
-"""Handles and settles one delivery in the slot's task."""
-
-_RECONNECT = exponential(0.1)
-_LONGEST_PAUSE_S = 10.0
+Process: TypeAlias = Callable[[Delivery, "asyncio.Task[Any]"], Awaitable[bool]]
+"""Handles and settles one delivery in the slot's task; gives False if that can take no other."""
 
 _logger = logging.getLogger("asyafw.worker")
 
@@ -49,6 +47,7 @@ class Lane:
         self._drained: anyio.Event | None = None
         self._reader = anyio.CancelScope()
         self._slots: TaskGroup | None = None
+        self._variables = Context()
 
     @property
     def in_hand(self) -> int:
@@ -62,6 +61,7 @@ class Lane:
 
     async def serve(self, transport: Transport, *, task_status: TaskStatus[None]) -> None:
         """Consume and handle, until cancelled; after `stop` handle what is in hand."""
+        self._variables = copy_context()
         async with transport.consume(self.actor.name) as consumer:
             async with anyio.create_task_group() as self._slots:
                 task_status.started()
@@ -75,10 +75,7 @@ class Lane:
         while self._ready:
             delivery = self._ready.popleft()
             self._give_back_slot()
-            try:
-                await delivery.release()
-            except TransportError as error:
-                _logger.warning("cannot release a message of %s: %s", self.actor.name, error)
+            await release(delivery, self.actor.name)
 
     async def drained(self) -> None:
         """Wait until nothing is in hand."""
@@ -99,9 +96,7 @@ class Lane:
                 raise
             except TransportError as error:
                 failures += 1
-                pause_s = min(_RECONNECT(failures), _LONGEST_PAUSE_S) * (0.5 + random() / 2)
-                _logger.warning("%s cannot receive, again in %.1f s: %s", self.actor.name, pause_s, error)
-                await anyio.sleep(pause_s)
+                await back_off(failures, f"{self.actor.name} cannot receive", error)
                 continue
             failures = 0
             self.progressed_at = monotonic()
@@ -127,7 +122,9 @@ class Lane:
         if self._slots is not None and self._started < self.actor.slots:
             self._started += 1
             self._waking = True
-            self._slots.start_soon(self._slot, name=f"asyafw {self.actor.name} {self._started}")
+            name = f"asyafw {self.actor.name} {self._started}"
+            # Not with the variables of the slot that this may be called in.
+            self._variables.run(self._slots.start_soon, self._slot, name=name)
 
     async def _slot(self) -> None:
         task = asyncio.current_task()
@@ -139,8 +136,15 @@ class Lane:
                 delivery = ready.popleft()
                 if ready:
                     self._wake()
-                await process(delivery, task)
-                self._give_back_slot()
+                try:
+                    is_reusable = await process(delivery, task)
+                finally:
+                    self._give_back_slot()
+                if not is_reusable:
+                    self._started -= 1
+                    if ready:
+                        self._wake()
+                    return
             future = loop.create_future()
             self._idle.append(future)
             await future

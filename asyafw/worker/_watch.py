@@ -1,7 +1,10 @@
 """One sweep over all running handlers, in place of a timer for each."""
 
+import asyncio
 import time
+from contextlib import suppress
 from math import inf
+from typing import Any
 
 import anyio
 
@@ -9,9 +12,10 @@ from asyafw.context import Context
 from asyafw.exceptions import DeadlineExceeded, HandlerTimeout, JobCancelled
 from asyafw.telemetry import Metrics
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "calm", "interrupt", "is_stopping"]
 
 _TICK_S = 0.02
+_IDLE_TICK_S = 5.0
 _ANNOUNCE_AFTER_S = 1.0
 
 
@@ -19,18 +23,20 @@ class Sweep:
     """Interrupts handlers whose time is over, and tells of those that run for a while.
 
     It implements `asyafw.middleware.Watch`.
+    `swept_at` is when it last ran, on the monotonic clock: while the event loop is blocked it cannot.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.swept_at = time.monotonic()
         self._metrics = metrics
         self._running: dict[Context, None] = {}
-        self._busy = anyio.Event()
+        self._idle: anyio.Event | None = None
 
     def enter(self, ctx: Context) -> None:
-        if not self._running:
-            self._busy.set()
         self._running[ctx] = None
+        if self._idle is not None:
+            self._idle.set()
+            self._idle = None
 
     def leave(self, ctx: Context) -> None:
         del self._running[ctx]
@@ -51,8 +57,9 @@ class Sweep:
         while True:
             self.swept_at = time.monotonic()
             if not self._running:
-                self._busy = anyio.Event()
-                await self._busy.wait()
+                self._idle = idle = anyio.Event()
+                with anyio.move_on_after(_IDLE_TICK_S):
+                    await idle.wait()
             slept_at = time.monotonic()
             await anyio.sleep(_TICK_S)
             now = time.monotonic()
@@ -75,6 +82,19 @@ def interrupt(ctx: Context, reason: BaseException) -> None:
         ctx.interrupt = reason
         ctx.expires_at = inf
         ctx.task.cancel()
+
+
+def is_stopping() -> bool:
+    """Tell if a cancellation that arrives here is the worker's end, not the handler's own doing."""
+    return anyio.current_effective_deadline() == -inf
+
+
+async def calm(task: "asyncio.Task[Any]") -> None:
+    """Undo what a handler did to the task that runs it, by cancelling it."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # where a cancellation that it asked for and did not await arrives
+    while task.uncancel():
+        pass
 
 
 def _reason(ctx: Context, wall: float) -> BaseException:

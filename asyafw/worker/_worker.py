@@ -25,6 +25,7 @@ from asyafw.worker._calls import open_handler
 from asyafw.worker._control import Cancellations
 from asyafw.worker._notices import Notices
 from asyafw.worker._processing import Drained, Processor, Surroundings
+from asyafw.worker._results import result_encoder
 from asyafw.worker._slots import Lane
 from asyafw.worker._watch import Sweep
 
@@ -58,6 +59,7 @@ class Worker:
 
     To drain is to receive nothing more, to finish what is in hand within `Setup.drain_timeout_s`,
     and to hand the rest back to its queues.
+    Also when everything around the worker is cancelled it drains first.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class Worker:
         self._notices = Notices(setup.codec, self.metrics)
         self._cancellations = Cancellations(self._sweep.cancel_job)
         self._lanes: list[Lane] = []
-        self._stack = AsyncExitStack()
-        self._tasks: TaskGroup | None = None
+        self._tasks = anyio.create_task_group()
+        self._leaving = anyio.Event()
         self._unreachable: str | None = None
         self._state = "starting"
 
@@ -87,22 +89,19 @@ class Worker:
             TransportError: the transport cannot be reached.
             ConfigurationError: an actor cannot be served as it is declared.
         """
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._transport)
-            state = None
-            if self._setup.lifespan is not None:
-                state = await stack.enter_async_context(self._setup.lifespan())
-            around = self._surroundings(state)
-            served = [await self._lane(actor, around, stack) for actor in self.actors.values()]
-            self._tasks = await anyio.create_task_group().__aenter__()
-            stack.push_async_exit(self._leave)
-            await self._start(served)
-            self._stack = stack.pop_all()
-        self._state = "running"
+        await self._tasks.__aenter__()
+        try:
+            await self._tasks.start(self._run, name="asyafw worker")
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
-        return await self._stack.__aexit__(*exc_info)
+        self._leaving.set()
+        # Told of an exception of the body's, the group would wrap it; its own come with a cancellation.
+        own = not isinstance(exc_info[1], Exception)
+        return await self._tasks.__aexit__(*(exc_info if own else (None, None, None)))
 
     def healthy(self) -> str | None:
         """Say what is wrong so that only a restart can help, or None."""
@@ -121,36 +120,53 @@ class Worker:
         """Say why this worker does not receive messages now, or None."""
         return f"the worker is {self._state}" if self._state != "running" else self._unreachable
 
-    def _surroundings(self, state: Any) -> Surroundings:
-        return Surroundings(
-            rules=self._setup.rules,
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        """Serve from the first connection to the last, in a task whose end is the worker's own."""
+        with CancelScope() as scope:
+            try:
+                async with AsyncExitStack() as stack:
+                    await stack.enter_async_context(self._transport)
+                    served = await self._open(stack)
+                    async with anyio.create_task_group() as tasks:
+                        await self._start(served, tasks)
+                        # What is in hand would only come again: from now on it is finished first.
+                        scope.shield = True
+                        self._state = "running"
+                        task_status.started()
+                        await self._leaving.wait()
+                        await self._drain()
+                        tasks.cancel_scope.cancel()
+            finally:
+                self._state = "stopped"
+
+    async def _open(self, stack: AsyncExitStack) -> "Sequence[tuple[Lane, Batcher | None]]":
+        setup = self._setup
+        state = await stack.enter_async_context(setup.lifespan()) if setup.lifespan else None
+        around = Surroundings(
+            rules=setup.rules,
             state=state,
-            middleware=self._setup.middleware,
-            blobs=self._setup.blobs,
+            middleware=setup.middleware,
+            blobs=setup.blobs,
             metrics=self.metrics,
             watch=self._sweep,
             notify=self._notices.add,
             cancelled_jobs=self._cancellations.jobs,
-            max_deliveries=self._setup.max_deliveries,
+            max_deliveries=setup.max_deliveries,
         )
+        return [await self._lane(actor, around, stack) for actor in self.actors.values()]
 
     async def _lane(
         self, actor: Actor[..., Any], around: Surroundings, stack: AsyncExitStack
     ) -> tuple[Lane, Batcher | None]:
-        processor: Processor | None = None
-
-        def keep(ctx: Context, item: Any) -> bytes:
-            assert processor is not None, "nothing is yielded before it is there"  # noqa: S101
-            return processor.encoded(ctx, item)
-
-        handler = await open_handler(actor, stack, keep, around.rules.limits.children)
+        children = around.rules.limits.children
+        handler = await open_handler(actor, stack, result_encoder(actor), children)
         batcher = Batcher(actor, actor.batch, handler) if actor.batch else None
         processor = Processor(actor, batcher or handler, around)
         return Lane(actor, processor, self.metrics.actor(actor.name)), batcher
 
-    async def _start(self, served: Sequence[tuple[Lane, Batcher | None]]) -> None:
-        tasks = self._tasks
-        assert tasks is not None, "it was just made"  # noqa: S101 — for type checkers
+    async def _start(
+        self, served: Sequence[tuple[Lane, Batcher | None]], tasks: TaskGroup
+    ) -> None:
         tasks.start_soon(self._sweep.run, name="asyafw sweep")
         tasks.start_soon(self._notices.run, self._transport, name="asyafw notices")
         await tasks.start(self._cancellations.run, self._transport, name="asyafw control")
@@ -172,17 +188,6 @@ class Worker:
                 self._unreachable = str(error)
             await anyio.sleep(_MEASURE_EVERY_S)
 
-    async def _leave(self, *exc_info: Any) -> bool | None:
-        tasks = self._tasks
-        assert tasks is not None, "what was entered has one"  # noqa: S101 — for type checkers
-        # Also when everything around is cancelled: what is in hand would only come again.
-        with CancelScope(shield=True):
-            await self._drain()
-        tasks.cancel_scope.cancel()
-        # Told of an exception of the body's, the group would wrap it; its own come with a cancellation.
-        own = not isinstance(exc_info[1], Exception)
-        return await tasks.__aexit__(*(exc_info if own else (None, None, None)))
-
     async def _drain(self) -> None:
         self._state = "draining"
         for lane in self._lanes:
@@ -196,7 +201,6 @@ class Worker:
                 await self._all_drained()
         with anyio.move_on_after(_GRACE_S):
             await self._notices.flush(self._transport)
-        self._state = "stopped"
 
     async def _all_drained(self) -> None:
         for lane in self._lanes:

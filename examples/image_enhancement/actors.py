@@ -6,23 +6,25 @@ to travel. Every step writes a new file, so that a step which runs again finds w
 
 import shutil
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Self
+from urllib.parse import urlsplit
 
 from anyio import to_thread
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from asyafw import Context, actor
+from asyafw import Context, Reject, actor
 from asyafw.model import Model
-from examples.image_enhancement import images, models, picture
+from examples.image_enhancement import images, models
 from examples.image_enhancement.images import Photo
 from examples.image_enhancement.measures import Fault, Measures, faults, measure
+from examples.image_enhancement.picture import compare
 from examples.image_enhancement.working import read, write
 
 __all__ = ["ACTORS", "Order", "Result", "Work"]
 
-_ROUNDS = 3
 _REMEDY: dict[Fault, models.Name] = {"dark": "relight", "noisy": "denoise", "small": "upscale"}
 
 
@@ -36,8 +38,8 @@ class Order(Struct, frozen=True):
 class Work(Struct, frozen=True):
     """A photo in the making.
 
-    `image` is the file of its present state, `best` of the state that the last round began with.
-    `steps` were done so far; those that made the photo worse are in `undone`.
+    `image` is the file of its present state, `best` that of the state in which the round began,
+    after `treated` of the `steps`. Those of a round that made the photo worse are in `undone`.
     """
 
     uri: str
@@ -49,7 +51,7 @@ class Work(Struct, frozen=True):
     before: Measures | None = None
     steps: tuple[str, ...] = ()
     undone: tuple[str, ...] = ()
-    round: int = 0
+    treated: int = 0
 
 
 class Result(Struct, frozen=True):
@@ -89,7 +91,7 @@ async def plan(work: Work, ctx: Context) -> Work:
         ctx.route.replace(*remedies, "judge")
     else:
         ctx.route.replace("publish")
-    return replace(work, best=work.image, round=work.round + 1)
+    return replace(work, best=work.image, treated=len(work.steps))
 
 
 class _Enhancer:
@@ -140,23 +142,43 @@ class Upscale(_Enhancer):
 
 @actor(concurrency=2, timeout_s=120, may_route_to=["plan", "publish"])
 def judge(work: Work, ctx: Context) -> Work:
-    """Compare with the state before the round: keep what is better, and send it round again if need be."""
-    after = measure(read(work.image).pixels)
-    assert work.measures is not None, "it was assessed"
-    if after.score <= work.measures.score:
-        gone = work.steps[len(work.steps) - _steps_of_round(work) :]
+    """Compare with the state before the round, and send the photo round again if something is left.
+
+    A round that made it worse is undone.
+    """
+    after, before = measure(read(work.image).pixels), _known(work.measures)
+    if after.score <= before.score:
         ctx.route.replace("publish")
-        return replace(work, image=work.best, undone=(*work.undone, *gone))
-    judged = replace(work, measures=after)
-    again = work.round < _ROUNDS and _remedies(judged)
-    ctx.route.replace("plan" if again else "publish")
-    return judged
+        undone = work.steps[work.treated :]
+        return replace(work, image=work.best, undone=(*work.undone, *undone))
+    better = replace(work, measures=after)
+    ctx.route.replace("plan" if _remedies(better) else "publish")
+    return better
 
 
 @actor(concurrency=2, timeout_s=120)
 def publish(work: Work) -> Result:
-    """Write the photo, a picture of before and after, and a report."""
-    ...
+    """Write the photo, a picture of before and after, and a report; then remove the files between."""
+    uri_name, out = Path(urlsplit(work.uri).path), Path(work.out)
+    stem = f"{uri_name.stem or 'photo'}-{sha256(work.uri.encode()).hexdigest()[:6]}"
+    suffix = ".png" if uri_name.suffix.lower() in (".png", ".tif", ".tiff") else ".jpg"
+    result = Result(
+        uri=work.uri,
+        photo=str(out / f"{stem}{suffix}"),
+        comparison=str(out / f"{stem}.comparison.jpg"),
+        report=str(out / f"{stem}.json"),
+        steps=work.steps,
+        undone=work.undone,
+        before=_known(work.before),
+        after=_known(work.measures),
+    )
+    original, photo = read(work.original), read(work.image)
+    images.save(photo, Path(result.photo))
+    picture = compare(original, photo, result.before, result.after)
+    images.save(picture, Path(result.comparison))
+    Path(result.report).write_bytes(json.format(json.encode(result)) + b"\n")
+    shutil.rmtree(Path(work.original).parent, ignore_errors=True)
+    return result
 
 
 ACTORS = (load, assess, plan, Relight, Denoise, Upscale, judge, publish)
@@ -164,6 +186,11 @@ ACTORS = (load, assess, plan, Relight, Denoise, Upscale, judge, publish)
 
 def _remedies(work: Work) -> list[models.Name]:
     """What helps against the photo's faults and was not tried yet."""
-    assert work.measures is not None, "it was assessed"
-    wanted = [_REMEDY[fault] for fault in faults(work.measures)]
+    wanted = [_REMEDY[fault] for fault in faults(_known(work.measures))]
     return [name for name in wanted if name not in work.steps]
+
+
+def _known(measures: Measures | None) -> Measures:
+    if measures is None:
+        raise Reject("the photo was not assessed: the route leads through `assess` first")
+    return measures

@@ -30,7 +30,7 @@ def to_srgb(light: Pixels) -> Pixels:
 
 def quantise(pixels: Pixels) -> Pixels:
     """Round to the 256 levels of a file."""
-    return to_8_bit(pixels) / np.float32(255)
+    return to_8_bit(pixels).astype(np.float32) / np.float32(255)
 
 
 def expose(
@@ -39,8 +39,8 @@ def expose(
     """Take the photo again with `stops` more light; fewer than 0 darken it.
 
     The sensor's noise does not shrink with the light; its variance is ``shot · light + read²``
-    (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data",
-    IEEE TIP 17, 2008).
+    (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image
+    raw-data", IEEE TIP 17, 2008).
     """
     light = np.minimum(to_light(pixels) * np.exp2(np.float32(stops)), 1)
     noise = random.standard_normal(light.shape, np.float32)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from asyafw.exceptions import Reject
 from examples.image_enhancement.sources import BOUNDS, Bounds, fetch
@@ -21,9 +21,9 @@ Pixels: TypeAlias = NDArray[np.float32]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 _FORMAT_OF = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-_OPTIONS = {
-    "JPEG": {"quality": 92, "subsampling": 0, "optimize": True},
-    "PNG": {"optimize": False},
+_OPTIONS: dict[str, dict[str, int]] = {
+    "JPEG": {"quality": 92, "subsampling": 0, "optimize": 1},
+    "PNG": {},
     "WEBP": {"quality": 92, "method": 4},
 }
 _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -47,12 +47,12 @@ def load(uri: str, bounds: Bounds = BOUNDS) -> Photo:
 
 
 def decode(data: bytes, bounds: Bounds = BOUNDS, *, name: str = "photo") -> Photo:
-    """Decode a file as it is meant to be seen: upright by its EXIF orientation, in sRGB by its colour profile.
+    """Decode a file as it is meant to be seen: upright by its EXIF tag, in sRGB by its profile.
 
     The first picture of several is taken.
     Sixteen bits are kept for greys; Pillow reduces colours to eight
     (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#modes).
-    Alpha is kept; what is wholly transparent gets the mean colour of the rest, for it can hold anything.
+    Alpha is kept. What is wholly transparent gets the mean colour of the rest.
 
     Raises:
         Reject: it is no such file, it is broken, or it has too many pixels.
@@ -65,7 +65,7 @@ def decode(data: bytes, bounds: Bounds = BOUNDS, *, name: str = "photo") -> Phot
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(f"{name}: {error}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise Reject(f"{name}: is no {', '.join(_FORMATS)} file") from error
     except Exception as error:  # a decoder may raise anything on broken bytes
         raise Reject(f"{name}: is broken: {error}") from error
@@ -114,13 +114,13 @@ def resize(pixels: Pixels, width: int, height: int, filter_: Image.Resampling) -
         np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), filter_))
         for plane in np.moveaxis(np.atleast_3d(pixels), -1, 0)
     ]
-    scaled = np.clip(np.stack(planes, -1), 0, 1, dtype=np.float32)
+    scaled: Pixels = np.clip(np.stack(planes, -1), 0, 1)
     return scaled if pixels.ndim == 3 else scaled[..., 0]
 
 
 def as_pixels(image: Image.Image) -> Pixels:
     """Give an 8-bit RGB image as numbers."""
-    return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
+    return np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
 def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
@@ -135,7 +135,7 @@ def _check_size(size: tuple[int, int], bounds: Bounds, name: str) -> None:
 
 
 def _photo(image: Image.Image) -> Photo:
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode in _DEEP_GREY:
         grey = np.clip(np.asarray(upright, np.float32) / np.float32(65535), 0, 1)
         return Photo(np.repeat(grey[..., None], 3, -1), grey=True)
@@ -150,6 +150,15 @@ def _photo(image: Image.Image) -> Photo:
     if alpha is None or alpha.min() == 1:
         return Photo(pixels, grey=grey)
     return Photo(_fill(pixels, alpha), alpha, grey)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn by the EXIF tag; a tag that cannot be read says nothing."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 — Pillow raises many kinds of errors on broken tags
+        return image
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

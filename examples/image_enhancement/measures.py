@@ -5,11 +5,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from examples.image_enhancement.degrade import to_light
 from examples.image_enhancement.images import Pixels
-from examples.image_enhancement.noise import noise_sigma
+from examples.image_enhancement.noise import noise_sigma, smooth
 
 __all__ = ["Fault", "Measures", "faults", "measure"]
 
@@ -22,8 +21,8 @@ _SMALL_PIXELS = 200_000
 # Weights of red, green and blue in the luminance (ITU-R BT.709) and in the luma (ITU-R BT.601).
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# The 5-tap filter of Burt and Adelson's pyramid, and what share of white noise is left in each band of it.
-_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+# The filter of Burt and Adelson's pyramid, and what share of white noise is left in each band.
+_BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _NOISE_IN_FINE, _NOISE_IN_COARSE = 0.7935, 0.0403
 
 
@@ -56,7 +55,9 @@ def measure(pixels: Pixels) -> Measures:
     noise = 255 * noise_sigma(pixels)
     sharpness = _sharpness(pixels)
     score = _score(width * height, exposure, blown, noise, sharpness)
-    return Measures(width, height, *(round(x, 4) for x in (exposure, blown, noise, sharpness, score)))
+    return Measures(
+        width, height, *(round(x, 4) for x in (exposure, blown, noise, sharpness, score))
+    )
 
 
 def faults(measures: Measures) -> tuple[Fault, ...]:
@@ -84,33 +85,26 @@ def _exposure(pixels: Pixels) -> float:
 def _sharpness(pixels: Pixels) -> float:
     """Compare the two finest bands of a Laplacian pyramid, without their noise.
 
-    Octaves of a sharp photo have about the same energy (Field, "Relations between the statistics of natural
-    images and the response properties of cortical cells", JOSA A 4, 1987); blur takes it from the finest.
-    The pyramid is Burt and Adelson's ("The Laplacian pyramid as a compact image code", IEEE TCOM 31, 1983).
+    Octaves of a sharp photo have about the same energy (Field, "Relations between the statistics
+    of natural images and the response properties of cortical cells", JOSA A 4, 1987); blur takes
+    it from the finest. The pyramid is Burt and Adelson's ("The Laplacian pyramid as a compact image
+    code", IEEE TCOM 31, 1983).
     """
     luma = pixels @ _LUMA
-    smooth = _blur(luma)
-    coarse = smooth[::2, ::2]
+    smoothed = smooth(luma, _BINOMIAL)
+    coarse = smoothed[::2, ::2]
     noise = noise_sigma(luma) ** 2
-    fine_energy = float(np.square(luma - smooth).mean()) - _NOISE_IN_FINE * noise
-    coarse_energy = float(np.square(coarse - _blur(coarse)).mean()) - _NOISE_IN_COARSE * noise
+    fine_energy = float(np.square(luma - smoothed).mean()) - _NOISE_IN_FINE * noise
+    coarse_energy = (
+        float(np.square(coarse - smooth(coarse, _BINOMIAL)).mean()) - _NOISE_IN_COARSE * noise
+    )
     if coarse_energy <= 1e-9:
         return 0
     return min(2.0, math.sqrt(max(fine_energy, 0) / coarse_energy))
 
 
-def _blur(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    for axis in (0, 1):
-        padding = [(2, 2) if i == axis else (0, 0) for i in (0, 1)]
-        padded = np.moveaxis(np.pad(plane, padding, mode="symmetric"), axis, 0)
-        size = plane.shape[axis]
-        taps = (weight * padded[i : i + size] for i, weight in enumerate(_BINOMIAL))
-        plane = np.moveaxis(sum(taps, np.float32(0)), 0, axis)
-    return plane
-
-
 def _score(pixels: int, exposure: float, blown: float, noise: float, sharpness: float) -> float:
-    """Combine how desirable each measure is by their geometric mean, so that no fault makes up for another.
+    """Combine how desirable each measure is, by their geometric mean: none makes up for another.
 
     Derringer and Suich, "Simultaneous optimization of several response variables",
     Journal of Quality Technology 12, 1980.

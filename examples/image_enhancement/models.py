@@ -101,9 +101,7 @@ async def upscale(model: Model, photo: Photo) -> Photo:
     if photo.alpha is None:
         return replace(photo, pixels=pixels)
     height, width = pixels.shape[:2]
-    alpha = await to_thread.run_sync(
-        resize, photo.alpha, width, height, Image.Resampling.BICUBIC
-    )
+    alpha = await to_thread.run_sync(resize, photo.alpha, width, height, Image.Resampling.BICUBIC)
     return replace(photo, pixels=pixels, alpha=alpha)
 
 

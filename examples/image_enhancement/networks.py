@@ -15,12 +15,12 @@ __all__ = ["NETWORKS", "Denoise", "Relight", "Upscale"]
 class Relight(nn.Module):
     """Brighten by a gain that depends on the place and on the brightness there.
 
-    A thumbnail of the photo decides on a coarse grid of gains over brightness, y and x,
-    which is then read for each pixel: the two sides of an edge have gains of their own, so no halo shows
+    A thumbnail of the photo decides on a coarse grid of gains over brightness, y and x, which is
+    then read for each pixel: the two sides of an edge have gains of their own, so no halo shows
     (Gharbi et al., "Deep bilateral learning for real-time image enhancement", SIGGRAPH 2017).
-    The channels of a pixel share one gain, so that hues stay; the brightest of them stands for
-    its brightness (Guo, Li and Ling, "LIME: low-light image enhancement via illumination map estimation",
-    IEEE TIP 26, 2017).
+    The channels of a pixel share one gain, so that hues stay; the brightest of them stands for its
+    brightness (Guo, Li and Ling, "LIME: low-light image enhancement via illumination map
+    estimation", IEEE TIP 26, 2017).
     """
 
     def __init__(self, width: int = 32, levels: int = 8) -> None:
@@ -43,7 +43,7 @@ class Relight(nn.Module):
         `thumbnail` is the whole photo, scaled to a square.
         `window` (batch, 4) is the part's place in it: top, left, bottom, right, each from 0 to 1.
         """
-        return brighten(image, self.grid(thumbnail), window)
+        return _displayable(brighten(image, self.grid(thumbnail), window), self)
 
     def grid(self, thumbnail: Tensor) -> Tensor:
         """Decide on the gains' logarithms to the base 2: (batch, 1, brightness, y, x)."""
@@ -69,15 +69,15 @@ def brighten(image: Tensor, grid: Tensor, window: Tensor) -> Tensor:
     y = (top + (bottom - top) * down).expand_as(value)
     places = torch.stack([x, y, value], -1)[:, None] * 2 - 1
     gains = functional.grid_sample(grid, places, padding_mode="border", align_corners=False)
-    return (image * torch.exp2(gains[:, :, 0])).clamp(0, 1)
+    return image * torch.exp2(gains[:, :, 0])
 
 
 class Denoise(nn.Module):
     """Take away noise of a given strength.
 
-    A residual network at half the resolution, told how strong the noise is at each pixel and channel
-    (Zhang, Zuo and Zhang, "FFDNet: toward a fast and flexible solution for CNN-based image denoising",
-    IEEE TIP 27, 2018).
+    A residual network at half the resolution, told how strong the noise is at each pixel and
+    channel (Zhang, Zuo and Zhang, "FFDNet: toward a fast and flexible solution for CNN-based image
+    denoising", IEEE TIP 27, 2018).
     """
 
     def __init__(self, width: int = 48, blocks: int = 4) -> None:
@@ -90,7 +90,7 @@ class Denoise(nn.Module):
         both = torch.cat([image, sigma], 1)
         even = functional.pad(both, (0, width % 2, 0, height % 2), mode="replicate")
         noise = functional.pixel_shuffle(self.body(functional.pixel_unshuffle(even, 2)), 2)
-        return (image - noise[:, :, :height, :width]).clamp(0, 1)
+        return _displayable(image - noise[:, :, :height, :width], self)
 
 
 class Upscale(nn.Module):
@@ -108,7 +108,7 @@ class Upscale(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Upscale."""
         smooth = functional.interpolate(image, scale_factor=2, mode="bicubic")
-        return (smooth + functional.pixel_shuffle(self.body(image), 2)).clamp(0, 1)
+        return _displayable(smooth + functional.pixel_shuffle(self.body(image), 2), self)
 
 
 NETWORKS: dict[Name, type[nn.Module]] = {
@@ -118,6 +118,11 @@ NETWORKS: dict[Name, type[nn.Module]] = {
 }
 
 _QUANTILES = 16
+
+
+def _displayable(image: Tensor, network: nn.Module) -> Tensor:
+    """Clip to what can be shown, but not in training: beyond the clip nothing would be learned."""
+    return image if network.training else image.clamp(0, 1)
 
 
 def _halving(inputs: int, outputs: int) -> nn.Sequential:
@@ -134,7 +139,7 @@ def _body(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    """Two convolutions that add to what they are given: without that short way it would not learn."""
+    """Two convolutions that add to what they are given; without that it would not learn."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

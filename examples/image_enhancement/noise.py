@@ -1,13 +1,15 @@
 """How noisy a photo is, by itself.
 
 Noise is everywhere and goes in all directions alike; what a photo shows does neither.
-So small patches are taken to pieces (their covariance's eigenvalues), and the many small pieces
-are the noise (Chen, Zhu and Heng, "An efficient statistical method for image noise level estimation",
-ICCV 2015). Patches with much texture are left out, again and again, as long as that lowers the estimate
-(Liu, Tanaka and Okutomi, "Single-image noise level estimation for blind denoising", IEEE TIP 22, 2013).
+So small patches are taken to pieces (their covariance's eigenvalues), and the many small pieces are
+the noise (Chen, Zhu and Heng, "An efficient statistical method for image noise level estimation",
+ICCV 2015). Patches with much texture are left out, again and again, as long as that lowers the
+estimate (Liu, Tanaka and Okutomi, "Single-image noise level estimation for blind denoising",
+IEEE TIP 22, 2013).
 """
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from examples.image_enhancement.images import Pixels
 
-__all__ = ["noise_map", "noise_sigma"]
+__all__ = ["noise_map", "noise_sigma", "smooth"]
 
 _Patches: TypeAlias = NDArray[np.float64]
 
@@ -24,6 +26,7 @@ _ENOUGH = 400  # patches, for a covariance of 49 × 49
 _MOST = 60_000
 _LEVELS = 8
 _ROUNDS = 6
+_MEAN = (1 / 7,) * 7
 # Weak texture: the variance of a patch of pure noise is seldom above this many times the noise's.
 _WEAK = 1.5
 # From one level of brightness to the next, noise changes less than texture does.
@@ -46,7 +49,21 @@ def noise_map(pixels: Pixels) -> Pixels:
     It is estimated for several levels of brightness, and read at the local mean.
     """
     levels, sigmas = _by_level(_patches(pixels))
-    return np.interp(_local_mean(pixels), levels, sigmas).astype(np.float32)
+    noise: Pixels = np.interp(smooth(pixels, _MEAN), levels, sigmas).astype(np.float32)
+    return noise
+
+
+def smooth(pixels: Pixels, weights: Sequence[float]) -> Pixels:
+    """Average each pixel with its neighbours along both axes, by an odd number of weights."""
+    radius = len(weights) // 2
+    for axis in (0, 1):
+        margin = [(radius, radius) if i == axis else (0, 0) for i in range(pixels.ndim)]
+        padded = np.moveaxis(np.pad(pixels, margin, mode="symmetric"), axis, 0)
+        total = np.zeros_like(padded[2 * radius :])
+        for i, weight in enumerate(weights):
+            total += weight * padded[i : i + len(total)]
+        pixels = np.moveaxis(total, 0, axis)
+    return pixels
 
 
 def _by_level(patches: _Patches) -> tuple[list[float], list[float]]:
@@ -75,7 +92,8 @@ def _patches(pixels: Pixels) -> _Patches:
     windows = np.lib.stride_tricks.sliding_window_view(planes, (_SIDE, _SIDE), (1, 2))
     patches = windows[:, ::step, ::step].reshape(-1, _SIDE * _SIDE).astype(np.float64)
     lowest, highest = patches.min(1), patches.max(1)
-    return patches[(lowest > 0) & (highest < 1) & (lowest < highest)]
+    usable: _Patches = patches[(lowest > 0) & (highest < 1) & (lowest < highest)]
+    return usable
 
 
 def _sigma(patches: _Patches) -> float:
@@ -101,12 +119,3 @@ def _smallest_pieces(patches: _Patches) -> float:
         if means[count - 1] <= np.median(values[:count]):
             return math.sqrt(means[count - 1])
     return 0
-
-
-def _local_mean(pixels: Pixels, radius: int = 3) -> Pixels:
-    """Average over a square around each pixel."""
-    side = 2 * radius + 1
-    padded = np.pad(pixels, ((radius + 1, radius), (radius + 1, radius), (0, 0)), mode="edge")
-    sums = padded.astype(np.float64).cumsum(0).cumsum(1)
-    boxes = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    return (boxes / side**2).astype(np.float32)

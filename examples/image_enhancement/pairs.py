@@ -51,9 +51,12 @@ def scenes(folder: Path) -> list[Pixels]:
 def details(folder: Path) -> list[Pixels]:
     """Read all photos, in several sizes.
 
-    One made smaller has less noise and blur of its own, and shows more to who sees little at a time.
+    One made smaller has less noise and blur of its own, and more in what a network sees at a time.
     """
-    return [*(photo for side in (1600, 900, 500) for photo in _coloured(folder, side)), *_grey(_GREY)]
+    return [
+        *(photo for side in (1600, 900, 500) for photo in _coloured(folder, side)),
+        *_grey(_GREY),
+    ]
 
 
 def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 192) -> Pair:
@@ -74,13 +77,15 @@ def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 192) -
 
 
 def denoise_pair(photos: Sequence[Pixels], random: Generator, side: int = 80) -> Pair:
-    """Add noise that is the same everywhere, or as a sensor has it: more where there is more light."""
+    """Add noise that is the same everywhere, or as a sensor has it: more where there is light."""
     good = _crop(photos, random, side)
     if random.random() < 0.6:
         strongest = 60 if random.random() < 0.8 else 15
         sigma = np.full_like(good, random.uniform(0, strongest) / 255)
     else:
-        sigma = _sensor_noise(good, 10 ** random.uniform(-4, -1.7), 10 ** random.uniform(-3.2, -1.7))
+        sigma = _sensor_noise(
+            good, 10 ** random.uniform(-4, -1.7), 10 ** random.uniform(-3.2, -1.7)
+        )
     noisy = quantise(good + sigma * random.standard_normal(good.shape, np.float32))
     if random.random() < 0.15:
         noisy = compress(noisy, int(random.integers(85, 98)))
@@ -127,15 +132,16 @@ def _crop(photos: Sequence[Pixels], random: Generator, side: int) -> Pixels:
     photo = photos[random.choice(len(photos), p=weights / weights.sum())]
     top, left = (random.integers(size - side + 1) for size in photo.shape[:2])
     square = photo[top : top + side, left : left + side]
-    return _recoloured(np.rot90(_mirrored(square, random), random.integers(4)), random)
+    return _recoloured(np.rot90(_mirrored(square, random), int(random.integers(4))), random)
 
 
 def _view(photos: Sequence[Pixels], random: Generator, side: int) -> Pixels:
     """Take most of a photo, upright, pressed into a square."""
-    photo = photos[random.integers(len(photos))]
+    photo = photos[int(random.integers(len(photos)))]
     height, width = (int(size * random.uniform(0.45, 1)) for size in photo.shape[:2])
     top, left = (
-        random.integers(whole - part + 1) for whole, part in zip(photo.shape, (height, width), strict=False)
+        random.integers(whole - part + 1)
+        for whole, part in zip(photo.shape, (height, width), strict=False)
     )
     part = photo[top : top + height, left : left + width]
     square = resize(part, side, side, Image.Resampling.BOX)
@@ -159,12 +165,15 @@ def _underexpose(pixels: Pixels, stops: float | Pixels, random: Generator) -> Pi
 def _hills(random: Generator, side: int) -> Pixels:
     """Make a smooth field between −1 and 1."""
     coarse = Image.fromarray(random.standard_normal((3, 3), np.float32))
-    field = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
-    return field[..., None] / np.abs(field).max()
+    field: Pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))[..., None]
+    return field / np.float32(np.abs(field).max())
 
 
 def _sensor_noise(pixels: Pixels, shot: float, read: float) -> Pixels:
-    """Give the deviation of the noise that `expose` adds to these pixels, by the slope of sRGB's curve."""
+    """Give the deviation of the noise that `expose` adds, by the slope of sRGB's curve."""
     light = to_light(pixels)
-    slope = np.where(light <= 0.0031308, 12.92, 1.055 / 2.4 * np.maximum(light, 1e-4) ** (1 / 2.4 - 1))
-    return np.minimum(np.sqrt(shot * light + read**2) * slope, 0.35).astype(np.float32)
+    slope = np.where(
+        light <= 0.0031308, 12.92, 1.055 / 2.4 * np.maximum(light, 1e-4) ** (1 / 2.4 - 1)
+    )
+    noise: Pixels = np.minimum(np.sqrt(shot * light + read**2) * slope, 0.35).astype(np.float32)
+    return noise

@@ -23,11 +23,11 @@ class Tile(Struct, frozen=True):
         return slice(top, bottom), slice(left, right)
 
     def inner(self, scale: int = 1) -> tuple[slice, slice]:
-        """Where to cut what is kept from the network's answer, `scale` times the size of the tile."""
+        """Where to cut what is kept from the answer, which is `scale` times the tile's size."""
         return self._slices(scale, self.given[0], self.given[1])
 
     def target(self, scale: int = 1) -> tuple[slice, slice]:
-        """Where to put that in the result, `scale` times the size of the photo."""
+        """Where to put that in the result, which is `scale` times the photo's size."""
         return self._slices(scale, 0, 0)
 
     def _slices(self, scale: int, y: int, x: int) -> tuple[slice, slice]:
@@ -41,7 +41,7 @@ class Tile(Struct, frozen=True):
 def tiles(height: int, width: int, *, side: int, overlap: int) -> Iterator[Tile]:
     """Cover a photo with tiles that keep at most `side` pixels a side, none of them twice.
 
-    Each is given `overlap` pixels more around: where that is as far as the network sees, no seam shows.
+    Each is given `overlap` pixels more around: if the network sees no farther, no seam shows.
     Tiles begin at even places if `side` and `overlap` are even.
     """
     for top in range(0, height, side):

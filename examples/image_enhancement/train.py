@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from examples.image_enhancement.images import Pixels
 from examples.image_enhancement.models import Name
 from examples.image_enhancement.networks import NETWORKS, Relight, brighten
-from examples.image_enhancement.pairs import Pair, denoise_pair, details, relight_pair, scenes, upscale_pair
+from examples.image_enhancement.pairs import (
+    Pair,
+    denoise_pair,
+    details,
+    relight_pair,
+    scenes,
+    upscale_pair,
+)
 
 __all__ = ["RECIPES", "Recipe", "train"]
 
@@ -34,6 +41,7 @@ class Recipe(Struct, frozen=True):
     loss: Loss
     steps: int
     batch: int = 16
+    learning_rate: float = 1e-3
     half_precision: bool = True
     seed: int = 1
 
@@ -68,14 +76,14 @@ def train(name: Name, photos: Sequence[Pixels], recipe: Recipe) -> nn.Module:
     network = NETWORKS[name]().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2e-3, total_steps=recipe.steps, pct_start=0.1
+        optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
     for step in range(recipe.steps):
         given, wanted = _batch([recipe.pair(photos, random) for _ in range(recipe.batch)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half_precision):
             loss = recipe.loss(network, given, wanted)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         nn.utils.clip_grad_norm_(network.parameters(), 1)
         optimizer.step()
         schedule.step()

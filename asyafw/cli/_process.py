@@ -1,0 +1,151 @@
+"""How a command that serves runs, and how its process ends, whatever its handlers do."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any, Self, TypeAlias, TypeVar
+
+import anyio
+
+from asyafw.cli._errors import sole
+from asyafw.worker import Worker
+
+__all__ = ["Stop", "leave_threads_behind", "run_async", "run_loop", "serve"]
+
+T = TypeVar("T")
+
+FORCED = 1
+"""The exit code of a process that ends before its work is settled or handed back."""
+
+# A worker gives handlers 5 s more to react to their cancellation, and its transport as many.
+_GRACE_S = 10.0
+_LEAVE_S = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_logger = logging.getLogger("asyafw.cli")
+
+_Order: TypeAlias = tuple[float, int] | None
+
+
+class Stop:
+    """Listens for SIGINT and SIGTERM between ``with`` and its end.
+
+    The first asks for the end: the action that was set last is called in the event loop,
+    and the process has `limit_s` seconds left.
+    The second ends it at once. So does a first one while nobody acts on it for too long,
+    such as a handler that blocks the event loop or ignores its cancellation.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.signum: int | None = None
+        self._limit_s = limit_s
+        self._action: Callable[[], Any] = lambda: None
+        self._orders: SimpleQueue[_Order] = SimpleQueue()
+        self._previous: dict[int, Any] = {}
+        self._wake: Callable[[], Any] = lambda: None
+
+    def __enter__(self) -> Self:
+        # Started here, because a signal may interrupt the very code that starts threads.
+        threading.Thread(target=self._watch, name="asyafw-exit", daemon=True).start()
+        for signum in _SIGNALS:
+            self._previous[signum] = signal.signal(signum, self._signalled)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        self._orders.put(None)
+
+    def call(self, action: Callable[[], Any]) -> None:
+        """Have `action` called when the first signal comes, or soon if it has come."""
+        loop = asyncio.get_running_loop()
+        self._action = action
+        self._wake = lambda: loop.call_soon_threadsafe(self._act)
+        if self.signum is not None:
+            self._wake()
+
+    async def wait(self) -> None:
+        """Wait for the first signal."""
+        asked = anyio.Event()
+        self.call(asked.set)
+        await asked.wait()
+
+    def end_within(self, limit_s: float, code: int) -> None:
+        """Leave the process `limit_s` seconds left, then end it with `code`."""
+        self._orders.put((limit_s, code))
+
+    def exit_code(self) -> int:
+        """Give the code by which shells know what a signal ended, or 0 without one."""
+        return 0 if self.signum is None else 128 + self.signum
+
+    def _act(self) -> None:
+        _logger.info("stopping, once what is in hand is done; a second signal ends it at once")
+        self._action()
+
+    def _signalled(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum = signum
+        self.end_within(self._limit_s, FORCED)
+        with suppress(RuntimeError):  # the loop is closed already
+            self._wake()
+
+    def _watch(self) -> None:
+        order = self._orders.get()
+        while order is not None:
+            limit_s, code = order
+            try:
+                order = self._orders.get(timeout=limit_s)
+            except Empty:
+                os.write(2, b"asyafw: something still runs and cannot be stopped: left it behind\n")
+                os._exit(code)
+
+
+def run_async(main: Callable[[Stop], Awaitable[int]], *, drain_timeout_s: float) -> int:
+    """Run `main` in an event loop, uvloop's if that is installed, and give its exit code."""
+    with Stop(drain_timeout_s + _GRACE_S) as stop:
+
+        async def until_done() -> int:
+            code = await main(stop)
+            # The loop waits for the threads of `asyncio.to_thread`, and these may be stuck.
+            stop.end_within(_LEAVE_S, code)
+            return code
+
+        try:
+            return run_loop(until_done)
+        except BaseExceptionGroup as group:
+            raise sole(group) from None
+
+
+def run_loop(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main` in an event loop, uvloop's if that is installed."""
+    return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+
+
+async def serve(worker: Worker, stop: Stop, work: Callable[[], Awaitable[None]]) -> None:
+    """Serve until `work` is done, then drain; a signal before it begins cancels the opening."""
+    with anyio.CancelScope() as opening:
+        stop.call(opening.cancel)
+        async with worker:
+            await work()
+
+
+def leave_threads_behind(code: int, known: set[threading.Thread]) -> None:
+    """End the process if threads beside those `known` still run: Python would wait for them."""
+    latest = time.monotonic() + _LEAVE_S
+    for thread in set(threading.enumerate()) - known:
+        if not thread.daemon:
+            thread.join(max(0.0, latest - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
