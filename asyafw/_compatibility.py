@@ -110,19 +110,25 @@ def _with_any(given: Type, taken_members: list[Type], known: _Known) -> _Problem
     if values is not None:
         fits = all(any(takes(member, value) for member in taken_members) for value in values)
         return None if fits else _Problem()
-    problems = [_with_one(given, member, known) for member in taken_members]
+    several = sum(map_of(member) is not None for member in taken_members) > 1
+    problems = [_with_one(given, member, known, tagged=several) for member in taken_members]
     named = (problem for problem in problems if problem and problem.path)
     return None if None in problems else next(named, _Problem())
 
 
-def _with_one(given: Type, taken: Type, known: _Known) -> _Problem | None:
-    """Compare what is no union; a problem of the whole has no text yet."""
+def _with_one(given: Type, taken: Type, known: _Known, *, tagged: bool) -> _Problem | None:
+    """Compare what is no union; a problem of the whole has no text yet.
+
+    Where a map may be decoded as several structs, it must be `tagged`.
+    """
     if (array := array_of(given, giving=True)) is not None:
         wanted = array_of(taken)
         return _Problem() if wanted is None else _in_array(array, wanted, known)
     if (fields := map_of(given, giving=True)) is not None:
         needed = map_of(taken)
-        return _Problem() if needed is None else _in_map(fields, needed, known)
+        if needed is None or not _tag_fits(fields, needed, known, tagged=tagged):
+            return _Problem()
+        return _in_map(fields, needed, known)
     fits = (
         kind_of(given) in kinds_taken(taken)
         and in_common(bounds_of(given), bounds_of(taken))
@@ -170,19 +176,20 @@ def _in_array(given: Array, taken: Array, known: _Known) -> _Problem | None:
     return None
 
 
+def _tag_fits(given: Map, taken: Map, known: _Known, *, tagged: bool) -> bool:
+    if taken.tag is None:
+        return True
+    wanted, _ = taken.fields[taken.tag]
+    if taken.tag in given.fields:
+        return _may_fit(given.fields[taken.tag][0], wanted, known)
+    return not tagged or (given.rest is not None and _may_fit(given.rest[1], wanted, known))
+
+
 def _in_map(given: Map, taken: Map, known: _Known) -> _Problem | None:
-    if taken.tag and not _tag_fits(given, taken.tag, taken.fields[taken.tag][0], known):
-        return _Problem()
     for name in taken.fields:
         if name != taken.tag and (problem := _in_field(given, name, taken, known)):
             return problem.inside(name)
     return _in_others(given, taken, known)
-
-
-def _tag_fits(given: Map, tag: str, wanted: Type, known: _Known) -> bool:
-    if tag in given.fields:
-        return _may_fit(given.fields[tag][0], wanted, known)
-    return given.rest is not None and _may_fit(given.rest[1], wanted, known)
 
 
 def _in_field(given: Map, name: str, taken: Map, known: _Known) -> _Problem | None:

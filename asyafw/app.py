@@ -1,7 +1,8 @@
 """An app: actors, the flows through them, and what they share."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from types import ModuleType
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from asyafw._actor import Actor
 from asyafw._check import problems
@@ -18,6 +19,8 @@ from asyafw.transport import Transport
 from asyafw.worker import Lifespan, Setup, Worker
 
 __all__ = ["App", "AppOptions", "WorkerOptions", "load_app"]
+
+_MOST_NAMES: Final = 12
 
 
 class AppOptions(TypedDict, total=False):
@@ -59,11 +62,14 @@ class WorkerOptions(TypedDict, total=False):
 
 
 class App:
-    """Actors that know of each other, and the flows by which jobs are submitted to them."""
+    """Actors that know of each other, and the flows by which jobs are submitted to them.
+
+    `actors` are what `@actor` gives: for a class, too, which some type checkers still take for one.
+    """
 
     def __init__(
         self,
-        actors: Iterable[Actor[..., Any]],
+        actors: Iterable[Actor[..., Any] | type],
         flows: Mapping[str, Sequence[str]] | None = None,
         **options: Unpack[AppOptions],
     ) -> None:
@@ -152,15 +158,41 @@ class App:
 
 
 def load_app(target: str) -> App:
-    """Load the app of ``pkg.module[:app]``; a module without one is scanned for actors.
+    """Load the app of ``pkg.module:attribute``.
+
+    Without the attribute it is the module's `app`, or its only app;
+    of a module without one, its actors become an app, which has no flows.
 
     Raises:
-        TargetError: there is none.
+        TargetError: there is none, or the module cannot be imported.
     """
-    raise NotImplementedError
+    module, attribute, value = load(target)
+    if attribute is not None:
+        if not isinstance(value, App):
+            raise TargetError(f"{target!r} is not an App but a {type(value).__qualname__}")
+        return value
+    named = getattr(module, "app", None)
+    return named if isinstance(named, App) else _only_app(module)
 
 
-def _by_name(actors: Iterable[Actor[..., Any]]) -> dict[str, Actor[..., Any]]:
+def _only_app(module: ModuleType) -> App:
+    apps = find_instances(module, App)
+    if len(apps) == 1:
+        return apps[0]
+    if apps:
+        names = [name for name, value in vars(module).items() if any(value is app for app in apps)]
+        targets = " or ".join(f"{module.__name__}:{name}" for name in names)
+        raise TargetError(f"module {module.__name__!r} has several apps; name one: {targets}")
+    actors = find_actors(module)
+    if not actors:
+        raise TargetError(
+            f"module {module.__name__!r} has neither an App nor an actor, {_contents(module)}: "
+            "decorate functions with @actor, or make app = App(actors=[...])"
+        )
+    return App(actors)
+
+
+def _by_name(actors: Iterable[Actor[..., Any] | type]) -> dict[str, Actor[..., Any]]:
     found: dict[str, Actor[..., Any]] = {}
     for each in actors:
         if not isinstance(each, Actor):
@@ -177,3 +209,12 @@ def _by_name(actors: Iterable[Actor[..., Any]]) -> dict[str, Actor[..., Any]]:
 
 def _where(handler: Any) -> str:
     return f"{handler.__module__}.{getattr(handler, '__qualname__', handler)}"
+
+
+def _contents(module: ModuleType) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or isinstance(value, ModuleType))
+    ]
+    return f"only {', '.join(names[:_MOST_NAMES])}" if names else "and nothing else"

@@ -196,7 +196,9 @@ class Client:
         flow = target if isinstance(target, str) else None
         if flow is not None and flow not in catalogue.flows:
             if flow in catalogue.known:
-                raise UnknownFlow(f"{flow!r} is an actor and no flow: submit to the route [{flow!r}]")
+                raise UnknownFlow(
+                    f"{flow!r} is an actor and no flow: submit to the route [{flow!r}]"
+                )
             raise UnknownFlow(f"there is no flow {flow!r}{_hint(flow, catalogue.flows)}")
         names = target if flow is None else catalogue.flows[flow]
         if not names:

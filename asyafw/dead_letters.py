@@ -7,8 +7,9 @@ so that two who look at the same time see different ones.
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Self
 
 import anyio
 from msgspec import MsgspecError, Struct
@@ -18,20 +19,19 @@ from asyafw._outcome import UNDECODABLE
 from asyafw.envelope import MSGPACK, Codec, Envelope, Failure, decode_envelope, encode_envelope
 from asyafw.events import DEAD_LETTERS
 from asyafw.exceptions import DecodeError, TransportError
-from asyafw.transport import Consumer, Delivery, Message, Out, Send, Transport
+from asyafw.transport import Delivery, Message, Out, Send, Transport
 
-__all__ = ["DeadLetter", "Selection", "browse", "discard", "find", "replay"]
+__all__ = ["DeadLetter", "Replayed", "Selection", "browse", "discard", "find", "replay"]
 
 # How long to wait for messages that the queue is said to hold; somebody else may be faster.
 _PATIENCE_S = 2.0
 _AT_ONCE = 100
 _RELEASE_S = 5.0
+# Deep nesting and bad UTF-8 escape msgspec's own errors.
+_UNREADABLE = (MsgspecError, RecursionError, ValueError, OverflowError)
 
-_Decision: TypeAlias = Callable[["DeadLetter"], Sequence[Out] | None]
-"""Gives what a letter is settled with; None to hand it back."""
 
-
-class DeadLetter(Struct, frozen=True):
+class DeadLetter(Struct, frozen=True, eq=False):
     """A message that gave up.
 
     `envelope` is None for bytes that nobody can read; these are in `original` then,
@@ -68,7 +68,7 @@ class DeadLetter(Struct, frozen=True):
             return self.original
         try:
             return self.codec.decode(self.envelope.payload)
-        except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
+        except _UNREADABLE as error:
             raise DecodeError(f"the payload cannot be decoded: {error}") from error
 
 
@@ -83,6 +83,17 @@ class Selection(Struct, frozen=True):
         wanted = self.ids is None or letter.id in self.ids
         return wanted and self.actor in (None, letter.actor)
 
+    def is_complete(self, found: int) -> bool:
+        """Tell whether there can be no more of them, once so many are found."""
+        return self.ids is not None and found >= len(self.ids)
+
+
+class Replayed(Struct, frozen=True):
+    """The ids of the letters that were sent again, and of those that nobody could read."""
+
+    sent: Sequence[str]
+    refused: Sequence[str]
+
 
 async def browse(transport: Transport, limit: int) -> list[DeadLetter]:
     """Look at up to `limit` dead letters, the oldest first.
@@ -90,133 +101,128 @@ async def browse(transport: Transport, limit: int) -> list[DeadLetter]:
     Raises:
         TransportError: the transport failed.
     """
-    seen: list[DeadLetter] = []
-
-    def look(letter: DeadLetter) -> None:
-        seen.append(letter)
-
-    await _go_through(transport, look, most=limit)
-    return seen
+    async with _Letters(transport, limit) as letters:
+        return [letter async for letter in letters]
 
 
-async def find(transport: Transport, id_: str) -> DeadLetter | None:
+async def find(transport: Transport, letter_id: str) -> DeadLetter | None:
     """Look for the dead letter of an id.
 
     Raises:
         TransportError: the transport failed.
     """
-    found: list[DeadLetter] = []
-
-    def look(letter: DeadLetter) -> None:
-        if letter.id == id_:
-            found.append(letter)
-
-    await _go_through(transport, look, until=lambda: bool(found))
-    return found[0] if found else None
+    async with _Letters(transport) as letters:
+        async for letter in letters:
+            if letter.id == letter_id:
+                return letter
+    return None
 
 
-async def replay(transport: Transport, selection: Selection) -> tuple[list[str], list[str]]:
+async def replay(transport: Transport, selection: Selection) -> Replayed:
     """Send dead letters to their actors again, as at their first attempt there.
 
     A deadline that has passed is dropped, because with it they would only fail again.
-    Gives the ids of those that were sent, and of those that cannot be.
 
     Raises:
-        TransportError: the transport failed; letters that it was about to settle may remain.
+        TransportError: the transport failed; some may have been sent.
     """
+    sent: list[str] = []
     refused: list[str] = []
-
-    def decide(letter: DeadLetter) -> Sequence[Out] | None:
-        if letter.envelope is None or not letter.replayable:
-            refused.append(letter.id)
-            return None
-        return (_again(letter.envelope, letter.codec, time.time()),)
-
-    return await _settle(transport, selection, decide, refused), refused
+    async with _Letters(transport) as letters:
+        async for letter in letters:
+            if not selection.takes(letter):
+                continue
+            if letter.envelope is None or not letter.replayable:
+                refused.append(letter.id)
+            elif await letters.settle(letter, _again(letter.envelope, letter.codec, time.time())):
+                sent.append(letter.id)
+            if selection.is_complete(len(sent) + len(refused)):
+                break
+    return Replayed(sent, refused)
 
 
 async def discard(transport: Transport, selection: Selection) -> list[str]:
     """Drop dead letters for good, and give their ids.
 
     Raises:
-        TransportError: the transport failed; letters that it was about to settle may remain.
+        TransportError: the transport failed; some may have been dropped.
     """
-    return await _settle(transport, selection, lambda _letter: (), ())
+    dropped: list[str] = []
+    async with _Letters(transport) as letters:
+        async for letter in letters:
+            if selection.takes(letter) and await letters.settle(letter):
+                dropped.append(letter.id)
+            if selection.is_complete(len(dropped)):
+                break
+    return dropped
 
 
-async def _settle(
-    transport: Transport, selection: Selection, decide: _Decision, refused: Collection[str]
-) -> list[str]:
-    settled: list[str] = []
+class _Letters:
+    """The dead letters that are there when it is opened, each once.
 
-    def all_found() -> bool:
-        return selection.ids is not None and len(settled) + len(refused) >= len(selection.ids)
+    What is not settled is handed back when it is left.
+    """
 
-    def decide_if_wanted(letter: DeadLetter) -> Sequence[Out] | None:
-        return decide(letter) if selection.takes(letter) else None
+    def __init__(self, transport: Transport, most: int | None = None) -> None:
+        self._transport = transport
+        self._most = most
+        self._held: dict[DeadLetter, Delivery] = {}
+        self._stack = AsyncExitStack()
 
-    await _go_through(transport, decide_if_wanted, settled=settled.append, until=all_found)
-    return settled
+    async def __aenter__(self) -> Self:
+        self._consumer = await self._stack.enter_async_context(
+            self._transport.consume(DEAD_LETTERS)
+        )
+        return self
 
+    async def __aexit__(self, *exc_info: object) -> None:
+        # Also when everything around is cancelled.
+        with anyio.move_on_after(_RELEASE_S, shield=True):
+            await self._release()
+        await self._stack.aclose()
 
-async def _go_through(
-    transport: Transport,
-    decide: _Decision,
-    *,
-    most: int | None = None,
-    settled: Callable[[str], None] = lambda _id: None,
-    until: Callable[[], bool] = lambda: False,
-) -> None:
-    """Receive each dead letter that is there now, once, and settle it or hand it back at the end."""
-    left = (await transport.lag(DEAD_LETTERS)).backlog
-    left = left if most is None else min(left, most)
-    kept: list[Delivery] = []
-    async with transport.consume(DEAD_LETTERS) as consumer:
-        try:
-            while left and not until():
-                deliveries = await _receive(consumer, min(left, _AT_ONCE))
-                if not deliveries:
-                    return
-                left -= len(deliveries)
-                kept.extend(deliveries)
-                for delivery in deliveries:
-                    letter = _read(delivery)
-                    out = None if until() else decide(letter)
-                    if out is None:
-                        continue
-                    kept.remove(delivery)
-                    if await delivery.settle(*out):
-                        settled(letter.id)
-        finally:
-            await _release(kept)
+    async def __aiter__(self) -> AsyncIterator[DeadLetter]:
+        # Those that come meanwhile are left out: some may be the very ones that were replayed.
+        left = (await self._transport.lag(DEAD_LETTERS)).backlog
+        left = left if self._most is None else min(left, self._most)
+        while left > 0:
+            deliveries = await self._receive(min(left, _AT_ONCE))
+            if not deliveries:
+                return
+            left -= len(deliveries)
+            letters = [_read(delivery.message.body) for delivery in deliveries]
+            self._held.update(zip(letters, deliveries, strict=True))
+            for letter in letters:
+                yield letter
 
+    async def settle(self, letter: DeadLetter, *out: Out) -> bool:
+        """Settle a letter; False if somebody else has it by now."""
+        return await self._held.pop(letter).settle(*out)
 
-async def _receive(consumer: Consumer, limit: int) -> Sequence[Delivery]:
-    with anyio.move_on_after(_PATIENCE_S):
-        return await consumer.receive(limit)
-    return ()
+    async def _receive(self, limit: int) -> Sequence[Delivery]:
+        with anyio.move_on_after(_PATIENCE_S):
+            return await self._consumer.receive(limit)
+        return ()
 
-
-async def _release(kept: Sequence[Delivery]) -> None:
-    """Hand letters back, also when everything around is cancelled or has failed."""
-    with anyio.move_on_after(_RELEASE_S, shield=True):
-        for delivery in kept:
+    async def _release(self) -> None:
+        for delivery in self._held.values():
             try:
                 await delivery.release()
             except TransportError:
-                return  # closing the consumer hands them back as well
+                return  # closing the consumer hands the rest back
 
 
-def _read(delivery: Delivery) -> DeadLetter:
-    body = delivery.message.body
+def _read(body: bytes) -> DeadLetter:
     try:
         envelope, codec = decode_envelope(body)
     except DecodeError:
         return DeadLetter(hashlib.blake2b(body, digest_size=16).hexdigest(), None, MSGPACK, body)
-    original = codec.decode(envelope.payload) if envelope.headers == UNDECODABLE else None
-    if not isinstance(original, bytes):
-        return DeadLetter(envelope.id, envelope, codec)
-    return DeadLetter(envelope.id, envelope, codec, original)
+    original: Any = None
+    if envelope.headers == UNDECODABLE:
+        with suppress(*_UNREADABLE):
+            original = codec.decode(envelope.payload)
+    is_original = isinstance(original, bytes)
+    return DeadLetter(envelope.id, envelope, codec, original if is_original else None)
 
 
 def _again(envelope: Envelope, codec: Codec, now: float) -> Send:

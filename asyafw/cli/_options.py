@@ -27,16 +27,12 @@ _PREFIX = "ASYAFW_"
 
 def option(name: str, description: str, **more: Any) -> Any:
     """Declare an option that can also be given as ``ASYAFW_NAME``."""
-    return typer.Option(
-        name, help=description, envvar=_variable(name), **more
-    )
+    return typer.Option(name, help=description, envvar=_variable(name), **more)
 
 
 def argument(name: str, description: str, **more: Any) -> Any:
     """Declare an argument that can also be given as ``ASYAFW_NAME``."""
-    return typer.Argument(
-        help=description, metavar=name, envvar=_variable(name), **more
-    )
+    return typer.Argument(help=description, metavar=name, envvar=_variable(name), **more)
 
 
 def _variable(name: str) -> str:

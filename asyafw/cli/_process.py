@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import anyio
 
-from asyafw.cli._errors import sole
+from asyafw.cli._errors import leaves
 from asyafw.worker import Worker
 
 __all__ = ["Stop", "leave_threads_behind", "run_async", "run_loop", "serve"]
@@ -115,20 +115,29 @@ def run_async(main: Callable[[Stop], Awaitable[int]], *, drain_timeout_s: float)
     with Stop(drain_timeout_s + _GRACE_S) as stop:
 
         async def until_done() -> int:
-            code = await main(stop)
-            # The loop waits for the threads of `asyncio.to_thread`, and these may be stuck.
-            stop.end_within(_LEAVE_S, code)
+            code = FORCED
+            try:
+                code = await main(stop)
+            finally:
+                # The loop waits for the threads of `asyncio.to_thread`, and these may be stuck.
+                stop.end_within(_LEAVE_S, code)
             return code
 
-        try:
-            return run_loop(until_done)
-        except BaseExceptionGroup as group:
-            raise sole(group) from None
+        return run_loop(until_done)
 
 
 def run_loop(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` in an event loop, uvloop's if that is installed."""
-    return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+    """Run `main` in an event loop, uvloop's if that is installed.
+
+    An exception that is alone in a group is raised without it.
+    """
+    try:
+        return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+    except BaseExceptionGroup as group:
+        first, *others = leaves(group)
+        if others:
+            raise
+    raise first
 
 
 async def serve(worker: Worker, stop: Stop, work: Callable[[], Awaitable[None]]) -> None:

@@ -20,9 +20,7 @@ class Results:
     `write` writes a line; with `as_json` each job, failed or not, is an object on standard output.
     """
 
-    def __init__(
-        self, *, as_json: bool, write: Callable[[bytes], None] = write_line
-    ) -> None:
+    def __init__(self, *, as_json: bool, write: Callable[[bytes], None] = write_line) -> None:
         self.failures = 0
         self._as_json = as_json
         self.write = write

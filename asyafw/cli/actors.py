@@ -15,7 +15,7 @@ _MODULES = regex(r"\b(?:\w+\.)+(?=\w)")
 
 
 def actors(target: Target, *, as_json: AsJson = False) -> None:
-    """List the actors of an app, how they run, and the flows that they are in."""
+    """List actors, how they run, and their flows."""
     app = load_app(target)
     described = [_described(each, app) for each in app.actors.values()]
     if as_json:
@@ -55,7 +55,7 @@ def _row(described: dict[str, Any]) -> tuple[object, ...]:
 
 def _form(actor: Actor[..., Any]) -> list[str]:
     """Tell how an actor is called, in the words of its options."""
-    form = ["async" if actor.signature.is_async else actor.executor or "thread"]
+    form: list[str] = ["async" if actor.signature.is_async else actor.executor or "thread"]
     if actor.signature.yields:
         form.append("fan-out")
     if actor.batch is not None:

@@ -6,15 +6,16 @@ from asyafw.app import load_app
 from asyafw.cli._errors import FAILED, say
 from asyafw.cli._options import AsJson, Target
 from asyafw.cli._output import print_json, write_line
+from asyafw.cli._text import counted
 from asyafw.exceptions import AppCheckError
 
 __all__ = ["check"]
 
 
 def check(target: Target, *, as_json: AsJson = False) -> None:
-    """Verify names, and types from hop to hop, without running anything.
+    """Verify that actors fit together, by names and types.
 
-    It prints a line for each problem and exits with 1 if there are any.
+    Nothing is run. It prints a line for each problem and exits with 1 if there are any.
     """
     app = load_app(target)
     problems: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ def check(target: Target, *, as_json: AsJson = False) -> None:
     else:
         for problem in problems:
             write_line(problem.encode())
-        say(f"{target}: {_counted(len(problems), 'problem')} in {_size(app)}")
+        size = f"{counted(len(app.actors), 'actor')} and {counted(len(app.flows), 'flow')}"
+        say(f"{target}: {counted(len(problems), 'problem')} in {size}")
     if problems:
         raise typer.Exit(FAILED)

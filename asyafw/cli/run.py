@@ -2,8 +2,9 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import anyio
@@ -84,7 +85,7 @@ def run(  # noqa: PLR0913 — a command has as many parameters as it has options
             await serve(worker, stop, stop.wait)
             return DONE
         with jobs.shown(lambda: log_as(log_level, log_format)):
-            await serve(worker, stop, lambda: jobs.run(stop))
+            await serve(worker, stop, partial(jobs.run, stop))
         return stop.exit_code() or (FAILED if jobs.results.failures else DONE)
 
     raise typer.Exit(run_async(main, drain_timeout_s=drain_timeout))
@@ -103,7 +104,7 @@ class _Jobs:
         self._follow: Follow | None = None
 
     @contextmanager
-    def shown(self, log_again: Callable[[], None]) -> Iterator[None]:
+    def shown(self, log_again: Callable[[], None]) -> Generator[None]:
         """Show what happens if standard error is a terminal, and the log above of it."""
         if not sys.stderr.isatty():
             yield

@@ -36,9 +36,7 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
     *,
     actors: Actors = None,
     transport: TransportUrl = "memory://",
-    processes: Annotated[
-        int, option("--processes", "How many processes.", metavar="N", min=1)
-    ] = 1,
+    processes: Annotated[int, option("--processes", "How many processes.", metavar="N", min=1)] = 1,
     reload: Annotated[
         bool, option("--reload", "Restart when a Python file below this folder changes.")
     ] = False,

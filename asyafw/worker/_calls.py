@@ -90,9 +90,7 @@ def _in_thread(handler: Callable[..., Any], limiter: CapacityLimiter) -> Handler
     return call
 
 
-def _in_process(
-    actor: Actor[..., Any], limiter: CapacityLimiter, keep: Keep, most: int
-) -> Handler:
+def _in_process(actor: Actor[..., Any], limiter: CapacityLimiter, keep: Keep, most: int) -> Handler:
     module, name = actor.handler.__module__, getattr(actor.handler, "__qualname__", "<instance>")
     if "<" in name or inspect.isclass(actor.handler):
         raise ConfigurationError(

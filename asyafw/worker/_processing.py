@@ -90,9 +90,7 @@ class Processor:
         self._metrics = around.metrics.actor(actor.name)
         bounded = timeout(around.watch, None if actor.batch else actor.timeout_s)
         measured = around.metrics.middleware(actor.name)
-        self._handle = compose(
-            [bounded, *around.middleware, *actor.middleware, measured], handler
-        )
+        self._handle = compose([bounded, *around.middleware, *actor.middleware, measured], handler)
         self._run = compose([log_outcomes(), retry(actor.retry)], self._admit)
         taken = list[actor.input_type | None] if actor.join else actor.input_type
         self._decode = {name: codec.decoder(taken).decode for name, codec in CODECS.items()}

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 from anyio import CancelScope
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from asyafw._actor import Actor
@@ -77,7 +77,7 @@ class Worker:
         self._notices = Notices(setup.codec, self.metrics)
         self._cancellations = Cancellations(self._sweep.cancel_job)
         self._lanes: list[Lane] = []
-        self._tasks = anyio.create_task_group()
+        self._tasks: TaskGroup | None = None
         self._leaving = anyio.Event()
         self._unreachable: str | None = None
         self._state = "starting"
@@ -89,7 +89,7 @@ class Worker:
             TransportError: the transport cannot be reached.
             ConfigurationError: an actor cannot be served as it is declared.
         """
-        await self._tasks.__aenter__()
+        self._tasks = await anyio.create_task_group().__aenter__()
         try:
             await self._tasks.start(self._run, name="asyafw worker")
         except BaseException as error:
@@ -98,6 +98,8 @@ class Worker:
         return self
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
+        if self._tasks is None:
+            return None
         self._leaving.set()
         # Told of an exception of the body's, the group would wrap it; its own come with a cancellation.
         own = not isinstance(exc_info[1], Exception)
@@ -121,21 +123,23 @@ class Worker:
         return f"the worker is {self._state}" if self._state != "running" else self._unreachable
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
-        """Serve from the first connection to the last, in a task whose end is the worker's own."""
-        with CancelScope() as scope:
+        """Live from the first connection to the last, in a task whose end is the worker's own."""
+        with CancelScope() as life:
             try:
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(self._transport)
                     served = await self._open(stack)
                     async with anyio.create_task_group() as tasks:
                         await self._start(served, tasks)
-                        # What is in hand would only come again: from now on it is finished first.
-                        scope.shield = True
+                        # Whatever is cancelled around it: what is in hand would only come again.
+                        life.shield = True
                         self._state = "running"
                         task_status.started()
                         await self._leaving.wait()
                         await self._drain()
                         tasks.cancel_scope.cancel()
+            except ExceptionGroup as failures:
+                raise (failure := _unwrapped(failures)) from failure.__cause__
             finally:
                 self._state = "stopped"
 
@@ -164,9 +168,7 @@ class Worker:
         processor = Processor(actor, batcher or handler, around)
         return Lane(actor, processor, self.metrics.actor(actor.name)), batcher
 
-    async def _start(
-        self, served: Sequence[tuple[Lane, Batcher | None]], tasks: TaskGroup
-    ) -> None:
+    async def _start(self, served: Sequence[tuple[Lane, Batcher | None]], tasks: TaskGroup) -> None:
         tasks.start_soon(self._sweep.run, name="asyafw sweep")
         tasks.start_soon(self._notices.run, self._transport, name="asyafw notices")
         await tasks.start(self._cancellations.run, self._transport, name="asyafw control")
@@ -205,3 +207,9 @@ class Worker:
     async def _all_drained(self) -> None:
         for lane in self._lanes:
             await lane.drained()
+
+
+def _unwrapped(failure: Exception) -> Exception:
+    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    return failure

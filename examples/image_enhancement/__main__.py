@@ -1,7 +1,6 @@
 """Enhance photos from the command line: a table of what was done and gained is its last word."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +54,7 @@ def _found(wanted: Sequence[str]) -> Iterator[str]:
 async def _enhance_all(
     uris: Sequence[str], out: str, transport: str
 ) -> tuple[list[Result], list[tuple[str, str]]]:
-    """Keep a few photos on their way at a time, so that memory is bounded however many there are."""
+    """Keep a few photos on their way at a time, so that memory is bounded however many come."""
     results: list[Result] = []
     failures: list[tuple[str, str]] = []
     waiting = iter(uris)
@@ -121,4 +120,4 @@ def _change(before: str, after: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

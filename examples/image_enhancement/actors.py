@@ -29,7 +29,7 @@ _REMEDY: dict[Fault, models.Name] = {"dark": "relight", "noisy": "denoise", "sma
 
 
 class Order(Struct, frozen=True):
-    """A photo to enhance: a path, ``file://`` or ``https://``, and the folder for what comes of it."""
+    """A photo to enhance, a path, ``file://`` or ``https://``, and the folder for what is made."""
 
     uri: str
     out: str = "out"
@@ -85,7 +85,7 @@ def assess(work: Work) -> Work:
 
 @actor(may_route_to=["relight", "denoise", "upscale", "judge", "publish"])
 async def plan(work: Work, ctx: Context) -> Work:
-    """Write the rest of the route: a remedy for each fault that has not been treated, and a judge."""
+    """Write the rest of the route: a remedy for each fault not treated yet, and a judge."""
     remedies = _remedies(work)
     if remedies:
         ctx.route.replace(*remedies, "judge")
@@ -158,7 +158,7 @@ def judge(work: Work, ctx: Context) -> Work:
 
 @actor(concurrency=2, timeout_s=120)
 def publish(work: Work) -> Result:
-    """Write the photo, a picture of before and after, and a report; then remove the files between."""
+    """Write the photo, a picture of before and after, and a report; remove the files between."""
     uri_name, out = Path(urlsplit(work.uri).path), Path(work.out)
     stem = f"{uri_name.stem or 'photo'}-{sha256(work.uri.encode()).hexdigest()[:6]}"
     suffix = ".png" if uri_name.suffix.lower() in (".png", ".tif", ".tiff") else ".jpg"

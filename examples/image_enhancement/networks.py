@@ -33,7 +33,9 @@ class Relight(nn.Module):
         )
         self.local = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.overall = nn.Sequential(
-            nn.Linear(4 * width + _QUANTILES, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * width)
+            nn.Linear(4 * width + _QUANTILES + 1, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, 2 * width),
         )
         self.gains = nn.Conv2d(2 * width, levels, 1)
 

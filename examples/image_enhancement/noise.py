@@ -29,8 +29,8 @@ _ROUNDS = 6
 _MEAN = (1 / 7,) * 7
 # Weak texture: the variance of a patch of pure noise is seldom above this many times the noise's.
 _WEAK = 1.5
-# From one level of brightness to the next, noise changes less than texture does.
-_STEEPEST = 1.6
+# From one level of brightness to the next, noise grows or shrinks less than texture does.
+_STEEPEST, _STEEPNESS = 1.6, 8.0
 
 
 def noise_sigma(pixels: Pixels) -> float:
@@ -71,15 +71,17 @@ def _by_level(patches: _Patches) -> tuple[list[float], list[float]]:
     groups = np.array_split(np.argsort(means), max(1, min(_LEVELS, len(patches) // (2 * _ENOUGH))))
     levels = [float(means[group].mean()) if len(group) else 0.5 for group in groups]
     sigmas = [_sigma(patches[group]) for group in groups]
-    return levels, _without_texture(sigmas)
+    return levels, _without_texture(levels, sigmas)
 
 
-def _without_texture(sigmas: list[float]) -> list[float]:
+def _without_texture(levels: list[float], sigmas: list[float]) -> list[float]:
     """Lower what only texture can have raised: each level is bounded by its neighbours."""
+    sigmas = list(sigmas)
     for order in (range(1, len(sigmas)), range(len(sigmas) - 2, -1, -1)):
         for i in order:
-            neighbour = sigmas[i - order.step]
-            sigmas[i] = min(sigmas[i], max(neighbour, 0.5 / 255) * _STEEPEST)
+            neighbour = i - order.step
+            steepest = max(_STEEPEST, math.exp(_STEEPNESS * abs(levels[i] - levels[neighbour])))
+            sigmas[i] = min(sigmas[i], max(sigmas[neighbour], 0.5 / 255) * steepest)
     return sigmas
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
 from PIL import Image
 
 from asyafw import Client, Context, JobFailed
@@ -15,7 +17,6 @@ from examples.image_enhancement.actors import Order, Result, Work, judge, plan
 from examples.image_enhancement.images import Photo
 from examples.image_enhancement.measures import measure
 from examples.image_enhancement.working import read, write
-from msgspec import Raw
 
 PHOTOS = sorted(Path(__file__).with_name("photos").glob("*.jpg")) + sorted(
     Path(__file__).with_name("photos").glob("*.png")
@@ -48,14 +49,10 @@ async def test_each_photo_of_the_example_gets_better(client: Client, tmp_path: P
     assert list((tmp_path / ".work").iterdir()) == []
 
 
-async def test_a_photo_without_faults_is_published_as_it_is(
-    client: Client, tmp_path: Path
-) -> None:
+async def test_a_photo_without_faults_is_published_as_it_is(client: Client, tmp_path: Path) -> None:
     from skimage import data
 
-    Image.fromarray(data.astronaut()).resize((768, 768), Image.Resampling.LANCZOS).save(
-        tmp_path / "good.png"
-    )
+    Image.fromarray(data.astronaut()).resize((768, 768)).save(tmp_path / "good.png")  # type: ignore[no-untyped-call]
 
     job = await client.submit("enhance", Order(str(tmp_path / "good.png"), str(tmp_path / "out")))
     result: Result = await job.result(timeout_s=120)
@@ -99,7 +96,9 @@ def test_a_round_that_made_the_photo_worse_is_undone(tmp_path: Path) -> None:
 
 def test_a_working_file_keeps_pixels_alpha_and_greyness(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    photo = Photo(random.random((5, 7, 3), np.float32), random.random((5, 7), np.float32), grey=True)
+    photo = Photo(
+        random.random((5, 7, 3), np.float32), random.random((5, 7), np.float32), grey=True
+    )
 
     write(photo, str(tmp_path / "photo.npz"))
     found = read(str(tmp_path / "photo.npz"))
@@ -121,7 +120,6 @@ def test_the_command_prints_a_table_and_fails_if_a_photo_failed(tmp_path: Path) 
         text=True,
         timeout=300,
         check=False,
-        env=None,
     )
 
     assert done.returncode == 1
@@ -137,8 +135,6 @@ def _work(folder: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]
 
 
 def _after(work: Work, image: Path, step: str) -> Work:
-    from msgspec.structs import replace
-
     return replace(work, image=str(image), steps=(step,))
 
 

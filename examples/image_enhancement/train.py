@@ -27,7 +27,7 @@ from examples.image_enhancement.pairs import (
     upscale_pair,
 )
 
-__all__ = ["RECIPES", "Recipe", "train"]
+__all__ = ["RECIPES", "MakePair", "Recipe", "train"]
 
 MakePair: TypeAlias = Callable[[Sequence[Pixels], Generator], Pair]
 Loss: TypeAlias = Callable[[nn.Module, list[Tensor], Tensor], Tensor]
@@ -63,7 +63,9 @@ def relight_error(network: nn.Module, given: list[Tensor], wanted: Tensor) -> Te
 
 
 RECIPES: dict[Name, Recipe] = {
-    "relight": Recipe(scenes, relight_pair, relight_error, 2400, batch=12, half_precision=False),
+    "relight": Recipe(
+        scenes, relight_pair, relight_error, 1600, learning_rate=2e-3, half_precision=False
+    ),
     "denoise": Recipe(details, denoise_pair, mean_error, 3600),
     "upscale": Recipe(details, upscale_pair, mean_error, 3000),
 }

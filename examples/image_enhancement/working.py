@@ -14,21 +14,19 @@ _LEVELS = np.float32(65535)
 
 def write(photo: Photo, path: str) -> None:
     """Write a photo, as a whole or not at all."""
-    arrays = {"pixels": _pack(photo.pixels), "grey": np.array(photo.grey)}
-    if photo.alpha is not None:
-        arrays["alpha"] = _pack(photo.alpha)
+    alpha = np.empty(0, np.uint16) if photo.alpha is None else _pack(photo.alpha)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as opened:
-        np.savez(opened, **arrays)
+        np.savez(opened, pixels=_pack(photo.pixels), alpha=alpha, grey=np.array(photo.grey))
     temporary.replace(file)
 
 
 def read(path: str) -> Photo:
     """Read what `write` wrote."""
     with np.load(path) as arrays:
-        alpha = _unpack(arrays["alpha"]) if "alpha" in arrays else None
+        alpha = _unpack(arrays["alpha"]) if arrays["alpha"].size else None
         return Photo(_unpack(arrays["pixels"]), alpha, bool(arrays["grey"]))
 
 

@@ -127,7 +127,6 @@ class TestContext:
         with pytest.raises(UnknownActor):
             ctx.route.append("publish")
 
-    @pytest.mark.anyio
     async def test_progress_is_told(self) -> None:
         told: list[Event] = []
         began = time.time()

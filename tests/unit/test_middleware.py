@@ -23,8 +23,6 @@ from asyafw.middleware import Handler, Middleware, compose, expires_at, retry, t
 from asyafw.retry import RetryPolicy, fixed
 from asyafw.testing import make_context
 
-pytestmark = pytest.mark.anyio
-
 
 async def echo(payload: Any, ctx: Context) -> Any:
     del ctx
@@ -243,6 +241,14 @@ async def exiting_on_the_way_out(payload: Any, ctx: Context) -> Any:
         raise SystemExit(3)
 
 
+async def cancelling_itself_on_the_way_out(payload: Any, ctx: Context) -> Any:
+    assert ctx.task is not None
+    try:
+        await forever(payload, ctx)
+    finally:
+        ctx.task.cancel()
+
+
 class TestTimeout:
     async def test_a_handler_is_watched_while_it_runs(self, watch: Interrupter) -> None:
         ctx = make_context()
@@ -271,7 +277,14 @@ class TestTimeout:
         assert watch.running == []
 
     @pytest.mark.parametrize(
-        "handler", [forever, swallowing, failing_on_the_way_out, exiting_on_the_way_out]
+        "handler",
+        [
+            forever,
+            swallowing,
+            failing_on_the_way_out,
+            exiting_on_the_way_out,
+            cancelling_itself_on_the_way_out,
+        ],
     )
     @pytest.mark.parametrize("reason", [DeadlineExceeded("too late"), Stopped()])
     async def test_an_interrupted_handler_ends_with_the_reason(
@@ -341,8 +354,9 @@ async def run_in_task(
 
     Gives what it raised, and how many cancellations of the task are not undone.
     """
-    ctx, raised = make_context(), list[BaseException]()
-    ended = anyio.Event()
+    ctx, ended = make_context(), anyio.Event()
+    raised: list[BaseException] = []
+    cancellations = -1
 
     async def slot() -> None:
         ctx.task = asyncio.current_task()
@@ -362,7 +376,7 @@ async def run_in_task(
         assert ctx.task is not None
         cancellations = ctx.task.cancelling()
         tasks.cancel_scope.cancel()
-    return (raised or [None])[0], cancellations
+    return (*raised, None)[0], cancellations
 
 
 class TestExpiry:
