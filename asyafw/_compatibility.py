@@ -6,11 +6,10 @@ a str may be a date or one of an enum's values, and any int may be at least 3;
 but each member of a union, each value of an enum and each field must be taken.
 """
 
-from collections.abc import Iterator
 from types import UnionType
 from typing import Any, NamedTuple, TypeAlias, Union, get_args, get_origin
 
-from msgspec import inspect
+from msgspec import inspect, msgpack
 from msgspec.inspect import Type
 
 from asyafw._wire import (
@@ -61,23 +60,36 @@ def mismatch(gives: Any, takes: Any) -> str | None:
     The sentence begins with the path of the first field that does not fit:
     ``field `photo.score`: float | None, but float is taken``.
     """
-    try:
-        taken = inspect.type_info(takes)
-    except _UNREADABLE as error:
-        return f"{takes!r} cannot be decoded: {error}"
+    undecodable = _undecodable(takes)
+    if undecodable:
+        return undecodable
     known: _Known = {}
-    problems = (_problem(given, taken, known) for given in _readable(gives))
+    taken = _read(takes)
+    problems = (_problem(given, taken, known) for given in map(_read, _encodable(gives)))
     return next((problem.sentence() for problem in problems if problem), None)
 
 
-def _readable(annotation: Any) -> Iterator[Type]:
-    """Read a type, or the members of a union that msgspec encodes but would not decode."""
+def _undecodable(annotation: Any) -> str | None:
     try:
-        yield inspect.type_info(annotation)
+        msgpack.Decoder(annotation)
+    except _UNREADABLE as error:
+        return f"{annotation!r} cannot be decoded: {error}"
+    return None
+
+
+def _encodable(annotation: Any) -> tuple[Any, ...]:
+    """Give the members of a union that msgspec encodes but would not decode."""
+    if get_origin(annotation) in (Union, UnionType) and _undecodable(annotation):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def _read(annotation: Any) -> Type:
+    """Read a type; one that cannot be read may be anything."""
+    try:
+        return inspect.type_info(annotation)
     except _UNREADABLE:
-        if get_origin(annotation) in (Union, UnionType):
-            for member in get_args(annotation):
-                yield from _readable(member)
+        return inspect.AnyType()
 
 
 def _problem(given: Type, taken: Type, known: _Known) -> _Problem | None:

@@ -76,7 +76,9 @@ class App:
         if unknown := options.keys() - AppOptions.__annotations__.keys():
             raise ConfigurationError(f"App has no option {', '.join(sorted(unknown))}")
         self.actors = _by_name(actors)
-        self.flows = {check_name(name): tuple(route) for name, route in (flows or {}).items()}
+        self.flows = {
+            check_name(name): _route(name, route) for name, route in (flows or {}).items()
+        }
         self.limits = options.get("limits", Limits())
         self._options = options
         blobs = options.get("blobs")
@@ -190,6 +192,14 @@ def _only_app(module: ModuleType) -> App:
             "decorate functions with @actor, or make app = App(actors=[...])"
         )
     return App(actors)
+
+
+def _route(flow: str, route: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(route, str):
+        raise ConfigurationError(
+            f"flow {flow!r} is a list of actors' names, not the text {route!r}"
+        )
+    return tuple(route)
 
 
 def _by_name(actors: Iterable[Actor[..., Any] | type]) -> dict[str, Actor[..., Any]]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from anyio import CapacityLimiter, to_thread
 
 from asyafw.envelope import Claim
-from asyafw.exceptions import BlobError, ConfigurationError, MissingExtra
+from asyafw.exceptions import BlobError, BlobUnavailable, ConfigurationError, MissingExtra
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["BlobUnavailable", "Blobs"]
+__all__ = ["Blobs"]
 
 _FORMS: Final = "file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 # What `Blobs.put` makes, and what other versions might: no "..", nothing hidden, nothing empty.
@@ -24,12 +24,6 @@ _KEY = regex(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _MAX_RETRIES = 3
 _RETRY_TIMEOUT = timedelta(seconds=20)
 _AT_ONCE = 32
-
-
-class BlobUnavailable(BlobError):
-    """The blob store cannot be reached."""
-
-    transient = True
 
 
 class Blobs:

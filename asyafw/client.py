@@ -180,6 +180,7 @@ class Client:
 
         The job ends with the event ``cancelled`` once a worker has done so.
         """
+        self._running()
         await self.transport.emit(Append(CONTROL, self.catalogue.codec.encode(Cancel(job))))
 
     def _new(self, job: str) -> "Job":

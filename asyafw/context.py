@@ -155,12 +155,12 @@ class Context:
 
     @property
     def failures(self) -> dict[int, Failure]:
-        """At a join with ``partial="pass"``: why an item is None, by its index."""
+        """Why an item is None, by its index, at a join with ``partial="pass"``."""
         return self.envelope.failures
 
     @property
     def error(self) -> Failure | None:
-        """On a recovery route: why the message gave up where it came from."""
+        """Why the message gave up where it came from, on a recovery route."""
         return self.envelope.error
 
     @property

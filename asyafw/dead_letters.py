@@ -55,7 +55,7 @@ class DeadLetter(Struct, frozen=True, eq=False):
 
     @property
     def replayable(self) -> bool:
-        """Whether it can be run again: bytes that nobody can read cannot."""
+        """Whether it can be run again, which bytes that nobody can read cannot."""
         return self.original is None
 
     def payload(self) -> Any:

@@ -14,6 +14,7 @@
     ├── RetriesExhausted, ProcessCrashed, WorkerCrashed
     ├── ResultTypeError, JoinFailed
     ├── BlobError                      the claim-check store
+    │   └── BlobUnavailable
     ├── TransportError
     │   └── TransportUnavailable, TransportClosed
     └── JobError                       what a client waiting for a job sees
@@ -31,6 +32,7 @@ __all__ = [
     "AppCheckError",
     "AsyafwError",
     "BlobError",
+    "BlobUnavailable",
     "ConfigurationError",
     "DeadlineExceeded",
     "DecodeError",
@@ -213,6 +215,12 @@ class JoinFailed(AsyafwError):
 
 class BlobError(AsyafwError):
     """A claim-checked payload cannot be stored or fetched."""
+
+
+class BlobUnavailable(BlobError):
+    """The claim-check store cannot be reached."""
+
+    transient = True
 
 
 class TransportError(AsyafwError):

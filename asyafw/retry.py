@@ -15,7 +15,7 @@ Backoff: TypeAlias = Callable[[int], float]
 """Maps the number of attempts made, from 1, to a delay in seconds."""
 
 Rule: TypeAlias = type[BaseException] | str
-"""An exception's class, or its name with or without the module: ``"torch.OutOfMemoryError"``."""
+"""An exception's class, or its name with or without the module, as ``"torch.OutOfMemoryError"``."""
 
 
 def exponential(base_s: float = 1.0, factor: float = 2.0) -> Backoff:

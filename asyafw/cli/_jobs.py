@@ -103,8 +103,10 @@ async def submit_all(
             async for line in lines:
                 await room.acquire()
                 pending = await _submitted(client, plan, line)
-                if follow is not None and pending.job is not None:
-                    tasks.start_soon(follow, pending.job)
+                if pending.job is not None:
+                    results.unfinished += 1
+                    if follow is not None:
+                        tasks.start_soon(follow, pending.job)
                 await sent.send(pending)
 
     async with anyio.create_task_group() as tasks:

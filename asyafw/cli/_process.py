@@ -16,10 +16,11 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import anyio
 
+from asyafw._connect import redacted
 from asyafw.cli._errors import leaves
 from asyafw.worker import Worker
 
-__all__ = ["Stop", "leave_threads_behind", "run_async", "run_loop", "serve"]
+__all__ = ["Stop", "leave_threads_behind", "run_async", "run_loop", "serve", "serve_until_stopped"]
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Stop:
 
     def __init__(self, limit_s: float) -> None:
         self.signum: int | None = None
+        self._told = False
         self._limit_s = limit_s
         self._action: Callable[[], Any] = lambda: None
         self._orders: SimpleQueue[_Order] = SimpleQueue()
@@ -88,7 +90,9 @@ class Stop:
         return 0 if self.signum is None else 128 + self.signum
 
     def _act(self) -> None:
-        _logger.info("stopping, once what is in hand is done; a second signal ends it at once")
+        if not self._told:
+            self._told = True
+            _logger.info("stopping, once what is in hand is done; a second signal ends it at once")
         self._action()
 
     def _signalled(self, signum: int, _frame: FrameType | None) -> None:
@@ -140,12 +144,33 @@ def run_loop(main: Callable[[], Awaitable[T]]) -> T:
     raise first
 
 
+async def serve_until_stopped(worker: Worker, stop: Stop, transport: str) -> None:
+    """Serve until a signal comes, then drain."""
+    served, where = ", ".join(worker.actors), redacted(transport)
+
+    async def tell_and_wait() -> None:
+        _logger.info("serving %s on %s", served, where)
+        await stop.wait()
+
+    _logger.info("opening %s on %s", served, where)
+    await serve(worker, stop, tell_and_wait)
+
+
 async def serve(worker: Worker, stop: Stop, work: Callable[[], Awaitable[None]]) -> None:
-    """Serve until `work` is done, then drain; a signal before it begins cancels the opening."""
-    with anyio.CancelScope() as opening:
-        stop.call(opening.cancel)
+    """Serve until `work` is done, then drain; a signal before it begins ends the opening.
+
+    Then the task is cancelled by itself: a scope would also cancel the handlers that have begun.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "anyio runs tasks"  # noqa: S101 — for type checkers
+    stop.call(task.cancel)
+    try:
         async with worker:
             await work()
+    except asyncio.CancelledError:
+        if stop.signum is None:
+            raise
+        task.uncancel()
 
 
 def leave_threads_behind(code: int, known: set[threading.Thread]) -> None:

@@ -15,22 +15,26 @@ __all__ = ["Results"]
 
 
 class Results:
-    """Prints each result as a line of JSON, and counts what failed.
+    """Prints each result as a line of JSON, and counts.
 
+    `failures` are lines without a result, `unfinished` jobs that were accepted and are not told.
     `write` writes a line; with `as_json` each job, failed or not, is an object on standard output.
     """
 
     def __init__(self, *, as_json: bool, write: Callable[[bytes], None] = write_line) -> None:
         self.failures = 0
+        self.unfinished = 0
         self._as_json = as_json
         self.write = write
 
     async def submitted(self, line: Line, job: str) -> None:
-        """Tell that a job was accepted."""
+        """Tell that a job was accepted, and nothing more of it."""
+        self.unfinished -= 1
         await self._print(json.encode(_about(line, job)) if self._as_json else job.encode())
 
     async def succeeded(self, line: Line, job: str, result: Any) -> None:
         """Tell a job's result."""
+        self.unfinished -= 1
         await self._print(
             json.encode({**_about(line, job), "result": result} if self._as_json else result)
         )
@@ -38,6 +42,7 @@ class Results:
     async def failed(self, line: Line, job: str | None, error: Exception) -> None:
         """Tell why a line is no job, or a job has no result."""
         self.failures += 1
+        self.unfinished -= job is not None
         if self._as_json:
             await self._print(json.encode({**_about(line, job), "error": _described(error)}))
             return

@@ -1,6 +1,5 @@
 """`asyafw run`: all of an app in this process, with jobs or without."""
 
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
@@ -10,9 +9,8 @@ from typing import Annotated
 import anyio
 import typer
 
-from asyafw._connect import redacted
 from asyafw.app import load_app
-from asyafw.cli._errors import DONE, FAILED
+from asyafw.cli._errors import DONE, FAILED, say
 from asyafw.cli._jobs import Follow, Plan, input_type, lines_of, submit_all
 from asyafw.cli._logs import log_as
 from asyafw.cli._options import (
@@ -29,13 +27,12 @@ from asyafw.cli._options import (
     option,
 )
 from asyafw.cli._payloads import Line
-from asyafw.cli._process import Stop, run_async, serve
+from asyafw.cli._process import Stop, run_async, serve, serve_until_stopped
 from asyafw.cli._results import Results
+from asyafw.cli._text import counted
 from asyafw.client import Client
 
 __all__ = ["run"]
-
-_logger = logging.getLogger("asyafw.cli")
 
 
 def run(  # noqa: PLR0913 — a command has as many parameters as it has options
@@ -81,8 +78,7 @@ def run(  # noqa: PLR0913 — a command has as many parameters as it has options
     async def main(stop: Stop) -> int:
         worker = app.worker(transport, actors=served, drain_timeout_s=drain_timeout)
         if jobs is None:
-            _logger.info("serving %s on %s", ", ".join(served), redacted(transport))
-            await serve(worker, stop, stop.wait)
+            await serve_until_stopped(worker, stop, transport)
             return DONE
         with jobs.shown(lambda: log_as(log_level, log_format)):
             await serve(worker, stop, partial(jobs.run, stop))
@@ -124,3 +120,5 @@ class _Jobs:
             with anyio.CancelScope() as scope:
                 stop.call(scope.cancel)
                 await submit_all(client, self._plan, self._lines, self.results, self._follow)
+            if scope.cancelled_caught:
+                say(f"Interrupted, with {counted(self.results.unfinished, 'job')} unfinished.")

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from asyafw._connect import redacted
 from asyafw.app import load_app
 from asyafw.cli._errors import DONE
 from asyafw.cli._logs import log_as
@@ -21,7 +20,7 @@ from asyafw.cli._options import (
     names,
     option,
 )
-from asyafw.cli._process import Stop, run_async, serve
+from asyafw.cli._process import Stop, run_async, serve_until_stopped
 from asyafw.exceptions import ConfigurationError
 from asyafw.telemetry import StatusServer
 from asyafw.worker import Worker
@@ -87,8 +86,7 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
             if address is not None:
                 server = stack.enter_context(_status_server(made, *address))
                 _logger.info("status on http://%s:%d", server.host, server.port)
-            _logger.info("serving %s on %s", ", ".join(served), redacted(transport))
-            await serve(made, stop, stop.wait)
+            await serve_until_stopped(made, stop, transport)
         return DONE
 
     raise typer.Exit(run_async(main, drain_timeout_s=drain_timeout))

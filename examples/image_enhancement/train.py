@@ -66,8 +66,8 @@ RECIPES: dict[Name, Recipe] = {
     "relight": Recipe(
         scenes, relight_pair, relight_error, 1600, learning_rate=2e-3, half_precision=False
     ),
-    "denoise": Recipe(details, denoise_pair, mean_error, 3600),
-    "upscale": Recipe(details, upscale_pair, mean_error, 3000),
+    "denoise": Recipe(details, denoise_pair, mean_error, 2400),
+    "upscale": Recipe(details, upscale_pair, mean_error, 2000),
 }
 
 

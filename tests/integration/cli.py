@@ -118,8 +118,10 @@ async def lifespan():
     elif first:
         async with app.connect("memory://") as client:
             await client.submit([first], first)
-    yield
-    print("closed", flush=True)
+    try:
+        yield
+    finally:
+        print("closed", flush=True)
 
 
 every = [

@@ -21,6 +21,7 @@ def test_a_worker_finishes_what_is_in_hand_and_exits_with_0(
 ) -> None:
     with running(folder, "worker", "pipeline", FIRST="hold") as worker:
         assert worker.line() == "begun hold"
+        worker.logged("serving")
 
         worker.signal(signum)
         worker.logged("stopping")
@@ -36,6 +37,7 @@ def test_a_worker_finishes_what_is_in_hand_and_exits_with_0(
 def test_a_second_signal_ends_a_worker_at_once(folder: Path, signum: signal.Signals) -> None:
     with running(folder, "worker", "pipeline", FIRST="hold") as worker:
         assert worker.line() == "begun hold"
+        worker.logged("serving")
 
         worker.signal(signum)
         worker.logged("stopping")
@@ -50,6 +52,7 @@ def test_a_worker_hands_back_what_takes_longer_than_the_drain_timeout(folder: Pa
     arguments = ("worker", "pipeline", "--drain-timeout", "0.1")
     with running(folder, *arguments, FIRST="endless") as worker:
         assert worker.line() == "begun endless"
+        worker.logged("serving")
 
         worker.signal(signal.SIGTERM)
         code, out, err = worker.end()
@@ -64,6 +67,7 @@ def test_a_stuck_thread_does_not_block_the_exit(folder: Path, actor: str) -> Non
     arguments = ("worker", "pipeline", "--drain-timeout", "0.1")
     with running(folder, *arguments, FIRST=actor) as worker:
         assert worker.line() == f"begun {actor}"
+        worker.logged("serving")
 
         worker.signal(signal.SIGTERM)
         code, out, err = worker.end()
@@ -80,6 +84,7 @@ def test_handlers_that_cannot_be_cancelled_do_not_block_the_exit(folder: Path) -
     ):
         for worker in (stubborn, blocking):
             assert worker.line().startswith("begun")
+            worker.logged("serving")
             worker.signal(signal.SIGTERM)
         ends = [worker.end() for worker in (stubborn, blocking)]
 
@@ -123,6 +128,7 @@ def test_run_without_jobs_serves_until_a_signal_and_exits_with_0(
 ) -> None:
     with running(folder, "run", "pipeline", FIRST="hold") as run:
         assert run.line() == "begun hold"
+        run.logged("serving")
 
         run.signal(signum)
         run.logged("stopping")
@@ -148,7 +154,7 @@ def test_run_with_jobs_drains_and_exits_as_shells_tell_of_signals(
 
     assert code == 128 + signum, err
     assert "finished a" in out
-    assert "1 job was not waited for" in err
+    assert "with 1 job unfinished" in err
     assert "Traceback" not in err
 
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyafw.blobs import Blobs, BlobUnavailable
+from asyafw.blobs import Blobs
 from asyafw.envelope import Claim
-from asyafw.exceptions import BlobError, ConfigurationError
+from asyafw.exceptions import BlobError, BlobUnavailable, ConfigurationError
 from asyafw.retry import RetryPolicy
 
 DATA = b"a payload too large for a message"

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -269,6 +269,7 @@ def test_an_app_without_flows_has_no_problem() -> None:
 OPENING, CLOSING, PLAIN = "split", "merge", "enhance"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([OPENING, CLOSING, PLAIN]), min_size=1, max_size=12))
 def test_joins_match_fan_outs_as_brackets_do(route: list[str]) -> None:
     unopened = any(
@@ -281,6 +282,7 @@ def test_joins_match_fan_outs_as_brackets_do(route: list[str]) -> None:
     assert all("'merge' joins" in each for each in found)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text(max_size=3), st.lists(st.sampled_from([each.name for each in ACTORS])))
 )
