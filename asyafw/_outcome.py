@@ -24,7 +24,14 @@ from asyafw.envelope import (
     new_id,
 )
 from asyafw.events import DEAD_LETTERS, Event, Kind, append
-from asyafw.exceptions import JobCancelled, LimitExceeded, ResultTypeError, Retry, UnknownActor
+from asyafw.exceptions import (
+    JobCancelled,
+    LimitExceeded,
+    ResultTypeError,
+    Retry,
+    UnknownActor,
+    message_of,
+)
 from asyafw.transport import Append, Message, Out, Part, Send
 
 __all__ = [
@@ -228,10 +235,7 @@ def failure_of(error: BaseException, step: Step, *, with_traceback: bool = True)
 
 
 def _message(error: BaseException) -> str:
-    try:
-        return _encodable(str(error)[:_MESSAGE_CHARS])
-    except Exception:  # noqa: BLE001 — anybody's `__str__`, which must not end the worker
-        return "it does not say why: its __str__ fails"
+    return _encodable(message_of(error)[:_MESSAGE_CHARS])
 
 
 def _encodable(text: str) -> str:

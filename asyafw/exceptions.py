@@ -61,9 +61,18 @@ __all__ = [
     "UnknownFlow",
     "UnknownScheme",
     "WorkerCrashed",
+    "message_of",
 ]
 
 _LONGEST_WAIT_S = 1e9  # as `asyafw.envelope.LONGEST_WAIT_S`, which builds on this module
+
+
+def message_of(error: BaseException) -> str:
+    """Give what an exception says, be it that its `__str__` fails, as anybody's may."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 — as the summary says
+        return "it does not say why: its __str__ fails"
 
 
 class AsyafwError(Exception):

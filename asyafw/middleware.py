@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from math import inf
 from random import random
+from reprlib import repr as short_repr
 from typing import Any, Protocol, TypeAlias
 
 import anyio
@@ -21,10 +22,20 @@ from asyafw.exceptions import (
     JobCancelled,
     RetriesExhausted,
     Retry,
+    message_of,
 )
 from asyafw.retry import RetryPolicy
 
-__all__ = ["Handler", "Middleware", "Watch", "compose", "expires_at", "retry", "timeout"]
+__all__ = [
+    "Handler",
+    "Middleware",
+    "Watch",
+    "compose",
+    "contained",
+    "expires_at",
+    "retry",
+    "timeout",
+]
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 Middleware: TypeAlias = Callable[[Any, Context, Handler], Awaitable[Any]]
@@ -57,7 +68,7 @@ def retry(policy: RetryPolicy) -> Middleware:
                 raise _postponed(error, policy) from error
             delay_s = policy.delay_s(error, ctx.attempt, random())  # noqa: S311 — no secret
             if delay_s is not None and time.time() + delay_s <= (ctx.deadline or inf):
-                raise Retry(str(error), after_s=delay_s) from error
+                raise Retry(message_of(error), after_s=delay_s) from error
             if isinstance(error, Retry):
                 raise RetriesExhausted(f"asked to be run again: {error}") from error
             raise
@@ -70,7 +81,7 @@ def _postponed(error: Retry, policy: RetryPolicy) -> Retry:
     if delay_s is None:
         longest_s = min(policy.max_delay_s, max(0.0, policy.backoff(1)))
         delay_s = longest_s * (1 - policy.jitter * random())  # noqa: S311 — as above
-    return Retry(str(error), after_s=delay_s, counted=False)
+    return Retry(message_of(error), after_s=delay_s, counted=False)
 
 
 class Watch(Protocol):
@@ -106,7 +117,7 @@ def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
             if ctx.interrupt is None:
                 if _ends_worker(error):
                     raise
-                raise _contained(error) from error
+                raise contained(error) from error
         finally:
             watch.leave(ctx)
         if ctx.interrupt is None:
@@ -125,10 +136,11 @@ def _ends_worker(error: BaseException) -> bool:
     return cancelled and anyio.current_effective_deadline() == -inf
 
 
-def _contained(error: BaseException) -> Exception:
+def contained(error: BaseException) -> Exception:
+    """Make what no worker can raise into an error of the message."""
     if isinstance(error, asyncio.CancelledError):
         return HandlerCancelled()
-    return HandlerExited(f"the handler raised {error!r}")
+    return HandlerExited(f"the handler raised {short_repr(error)}")
 
 
 def expires_at(ctx: Context, timeout_s: float | None) -> float:

@@ -12,7 +12,7 @@ import typer
 from asyafw.cli import actors, check, dead_letters, queues, run, submit, worker
 from asyafw.cli._errors import DONE, FAILED, report
 from asyafw.cli._output import write_line
-from asyafw.cli._process import leave_threads_behind
+from asyafw.cli._process import leave_threads_behind, open_closed_streams
 
 __all__ = ["app", "main"]
 
@@ -36,6 +36,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and give the code to exit with: 0 done, 1 failed, 2 usage."""
+    open_closed_streams()
     # Targets are modules of the folder where the command is given, as for `python -m`.
     folder = str(Path.cwd())
     if folder not in sys.path:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ __all__ = ["STDIN", "Line", "decode", "read", "stdin_lines"]
 
 STDIN = "-"
 
-_STDIN_FILE = 0
 _CHUNK = 65_536
 _LOOK_EVERY_S = 0.1
 
@@ -45,10 +45,10 @@ async def stdin_lines() -> AsyncIterator[Line]:
     """Read standard input as it comes; lines that are blank are left out.
 
     Raises:
-        ConfigurationError: it is closed, or cannot be read.
+        ConfigurationError: it cannot be read.
     """
-    number, rest = 0, bytearray()
-    while chunk := await to_thread.run_sync(_read_chunk):
+    number, rest, file = 0, bytearray(), sys.stdin.fileno()
+    while chunk := await to_thread.run_sync(_read_chunk, file):
         *ends, begin = chunk.split(b"\n")
         for end in ends:
             number += 1
@@ -76,11 +76,11 @@ def decode(text: bytes, type_: Any) -> Any:
         raise PayloadError(f"the payload is not JSON: {error}") from error
 
 
-def _read_chunk() -> bytes:
+def _read_chunk(file: int) -> bytes:
     """Wait for input in a thread; not for ever, so that the thread can end with its task."""
     try:
-        while not select.select([_STDIN_FILE], [], [], _LOOK_EVERY_S)[0]:
+        while not select.select([file], [], [], _LOOK_EVERY_S)[0]:
             from_thread.check_cancelled()
-        return os.read(_STDIN_FILE, _CHUNK)
+        return os.read(file, _CHUNK)
     except OSError as error:
         raise ConfigurationError(f"standard input cannot be read: {error}") from error

@@ -1,6 +1,7 @@
 """How a command that serves runs, and how its process ends, whatever its handlers do."""
 
 import asyncio
+import contextvars
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Self, TypeAlias, TypeVar
@@ -20,7 +22,15 @@ from asyafw._connect import redacted
 from asyafw.cli._errors import leaves
 from asyafw.worker import Worker
 
-__all__ = ["Stop", "leave_threads_behind", "run_async", "run_loop", "serve", "serve_until_stopped"]
+__all__ = [
+    "Stop",
+    "leave_threads_behind",
+    "open_closed_streams",
+    "run_async",
+    "run_loop",
+    "serve",
+    "serve_until_stopped",
+]
 
 T = TypeVar("T")
 
@@ -70,8 +80,10 @@ class Stop:
     def call(self, action: Callable[[], Any]) -> None:
         """Have `action` called when the first signal comes, or soon if it has come."""
         loop = asyncio.get_running_loop()
+        # Of its own, because a signal interrupts whatever is running, with the ids that it logs.
+        context = contextvars.copy_context()
         self._action = action
-        self._wake = lambda: loop.call_soon_threadsafe(self._act)
+        self._wake = lambda: loop.call_soon_threadsafe(self._act, context=context)
         if self.signum is not None:
             self._wake()
 
@@ -171,6 +183,16 @@ async def serve(worker: Worker, stop: Stop, work: Callable[[], Awaitable[None]])
         if stop.signum is None:
             raise
         task.uncancel()
+
+
+def open_closed_streams() -> None:
+    """Let those of the three standard streams that are closed lead nowhere.
+
+    Other files would take their numbers, which libuv, for one, does not allow.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))
 
 
 def leave_threads_behind(code: int, known: set[threading.Thread]) -> None:

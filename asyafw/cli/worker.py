@@ -3,7 +3,6 @@
 import logging
 from contextlib import ExitStack
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -21,6 +20,7 @@ from asyafw.cli._options import (
     option,
 )
 from asyafw.cli._process import Stop, run_async, serve_until_stopped
+from asyafw.cli._transport import is_memory
 from asyafw.exceptions import ConfigurationError
 from asyafw.telemetry import StatusServer
 from asyafw.worker import Worker
@@ -73,6 +73,12 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
 
         raise typer.Exit(restart_on_changes())
     app = load_app(target)
+    if is_memory(transport):
+        _logger.warning(
+            "only this process can send to %s; name a broker by --transport URL "
+            "or ASYAFW_TRANSPORT to serve others",
+            transport,
+        )
     served = names(actors) or list(app.actors)
 
     async def main(stop: Stop) -> int:
@@ -95,7 +101,7 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
 def _check_processes(processes: int, transport: str) -> None:
     if processes == 1:
         return
-    if urlsplit(transport).scheme == "memory":
+    if is_memory(transport):
         raise ConfigurationError(
             f"--processes {processes} needs a broker: with {transport} each process "
             "would have queues of its own, and nobody else could send to them"

@@ -8,7 +8,7 @@ from re import compile as regex
 from typing import Any, TextIO
 
 from asyafw.context import Context
-from asyafw.exceptions import ConfigurationError, JobCancelled, Reject, Retry
+from asyafw.exceptions import ConfigurationError, JobCancelled, Reject, Retry, message_of
 from asyafw.middleware import Handler, Middleware
 
 __all__ = ["add_message", "configure_logging", "current", "log_outcomes"]
@@ -147,7 +147,7 @@ def _cause(error: Retry) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    reason = str(error).partition("\n")[0][:_LONGEST_REASON]
+    reason = message_of(error).partition("\n")[0][:_LONGEST_REASON]
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 

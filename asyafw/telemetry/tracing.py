@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from asyafw.context import Context
-from asyafw.exceptions import JobCancelled, MissingExtra, Retry
+from asyafw.exceptions import JobCancelled, MissingExtra, Retry, message_of
 from asyafw.middleware import Handler, Middleware
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def tracing(tracer_provider: "TracerProvider | None" = None) -> Middleware:
             except Exception as error:
                 span.record_exception(error)
                 span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR, str(error)))
+                span.set_status(Status(StatusCode.ERROR, message_of(error)))
                 raise
 
     return trace

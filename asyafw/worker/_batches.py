@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from asyafw._actor import Actor, Batch
 from asyafw.context import Context
-from asyafw.exceptions import HandlerCancelled, HandlerExited, ResultTypeError, Retry
-from asyafw.middleware import expires_at
-from asyafw.worker._watch import calm, is_stopping
+from asyafw.exceptions import HandlerCancelled, ResultTypeError, Retry
+from asyafw.middleware import contained
+from asyafw.worker._watch import begin, calm, is_stopping
 
 __all__ = ["Batcher"]
 
@@ -96,7 +96,7 @@ class Batcher:
                 raise
             await self._blame(items, HandlerCancelled())
         except BaseException as error:  # noqa: BLE001 — as above
-            exited = HandlerExited(f"the handler raised {type(error).__qualname__}")
+            exited = contained(error)
             exited.__cause__ = error
             await self._blame(items, exited)
 
@@ -104,19 +104,18 @@ class Batcher:
         if len(items) == 1:
             _fail(items, error)
             return
-        for item in items:
-            item.ctx.expires_at = expires_at(item.ctx, None)
+        begin([item.ctx for item in items], None)
         for item in items:
             if not item.result.done():
                 await self._run([item])
 
     async def _run_together(self, items: Sequence[_Item]) -> None:
-        for item in items:
-            item.ctx.expires_at = expires_at(item.ctx, self._timeout_s)
+        contexts = [item.ctx for item in items]
+        begin(contexts, self._timeout_s)
         with anyio.CancelScope() as scope:
             for item in items:
                 item.result.add_done_callback(lambda _: _cancel_if_abandoned(scope, items))
-            results = await self._call([i.payload for i in items], [i.ctx for i in items])
+            results = await self._call([item.payload for item in items], contexts)
             if not isinstance(results, list) or len(results) != len(items):
                 raise ResultTypeError(
                     f"{self._name} got a batch of {len(items)} and returned {_described(results)}; "

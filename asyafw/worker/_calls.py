@@ -1,21 +1,19 @@
 """How a handler of each form is called; its result is what it returned, or a list if it yields."""
 
-import inspect
-import pickle
-import traceback
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing
-from copy import deepcopy
-from importlib import import_module
-from itertools import islice
+from contextlib import AsyncExitStack, aclosing, suppress
+from math import inf
 from typing import Any, TypeAlias
 
-from anyio import BrokenWorkerProcess, CapacityLimiter, to_process, to_thread
+from anyio import CapacityLimiter, to_thread
 
 from asyafw._actor import Actor
 from asyafw.context import Context
-from asyafw.exceptions import ConfigurationError, LimitExceeded, ProcessCrashed
-from asyafw.middleware import Handler
+from asyafw.exceptions import LimitExceeded
+from asyafw.middleware import Handler, contained
+from asyafw.worker._processes import in_process
+from asyafw.worker._watch import begin
 
 __all__ = ["Keep", "open_handler"]
 
@@ -31,21 +29,30 @@ async def open_handler(
     Raises:
         ConfigurationError: the handler cannot run where it is to run.
     """
-    limiter = CapacityLimiter(actor.concurrency)
-    if actor.executor == "process":
-        return _in_process(actor, limiter, keep, most_children)
-    handler = await actor.open(stack)
     signature = actor.signature
+    if actor.executor == "process":
+        handler = in_process(actor, most_children + 1)
+        return _kept(handler, keep, most_children) if signature.yields else handler
+    handler = await actor.open(stack)
     if not signature.has_context:
         handler = _without_context(handler)
     if signature.yields:
         collect = _collect_async if signature.is_async else _collect
         handler = collect(handler, keep, most_children)
-    return handler if signature.is_async else _in_thread(handler, limiter)
+    return handler if signature.is_async else _in_thread(handler, actor)
 
 
 def _without_context(handler: Callable[..., Any]) -> Callable[..., Any]:
     return lambda payload, _ctx: handler(payload)
+
+
+def _kept(handler: Handler, keep: Keep, most: int) -> Handler:
+    async def call(payload: Any, ctx: Context) -> list[Any]:
+        items: list[Any] = await handler(payload, ctx)
+        _check_count(len(items), most, ctx)
+        return [keep(ctx, item) for item in items]
+
+    return call
 
 
 def _collect_async(handler: Callable[..., Any], keep: Keep, most: int) -> Handler:
@@ -81,58 +88,41 @@ def _check_count(count: int, most: int, ctx: Context) -> None:
         )
 
 
-def _in_thread(handler: Callable[..., Any], limiter: CapacityLimiter) -> Handler:
-    async def call(payload: Any, ctx: Context) -> Any:
-        return await to_thread.run_sync(
-            handler, payload, ctx, abandon_on_cancel=True, limiter=limiter
-        )
+def _in_thread(handler: Callable[..., Any], actor: Actor[..., Any]) -> Handler:
+    """Call a handler in a thread.
 
-    return call
-
-
-def _in_process(actor: Actor[..., Any], limiter: CapacityLimiter, keep: Keep, most: int) -> Handler:
-    module, name = actor.handler.__module__, getattr(actor.handler, "__qualname__", "<instance>")
-    if "<" in name or inspect.isclass(actor.handler):
-        raise ConfigurationError(
-            f"actor {actor.name!r}: a handler for another process is a function of a module, "
-            f"so that it can be imported there; {actor.handler!r} is not"
-        )
+    One that cannot be stopped when its time is over keeps its place until it ends,
+    so that never more of them run than the actor's concurrency says.
+    """
+    places, unlimited = CapacityLimiter(actor.concurrency), CapacityLimiter(inf)
 
     async def call(payload: Any, ctx: Context) -> Any:
+        place, loop = object(), asyncio.get_running_loop()
+        has_begun = False
+
+        def run() -> Any:
+            nonlocal has_begun
+            has_begun = True
+            try:
+                return handler(payload, ctx)
+            except GeneratorExit as error:  # would close the coroutine that awaits it
+                raise contained(error) from error
+            finally:
+                with suppress(RuntimeError):  # the loop is closed, and the thread was left behind
+                    loop.call_soon_threadsafe(_leave, places, place)
+
+        begin(ctx, None)
+        await places.acquire_on_behalf_of(place)
+        begin(ctx, actor.timeout_s)
         try:
-            result = await to_process.run_sync(
-                _call_by_name, module, name, payload, most + 1, cancellable=True, limiter=limiter
-            )
-        except BrokenWorkerProcess as error:
-            raise ProcessCrashed(f"the process that ran {actor.name} died") from error
-        if not actor.signature.yields:
-            return result
-        _check_count(len(result), most, ctx)
-        return [keep(ctx, item) for item in result]
+            return await to_thread.run_sync(run, abandon_on_cancel=True, limiter=unlimited)
+        finally:
+            if not has_begun:
+                _leave(places, place)
 
     return call
 
 
-def _call_by_name(module: str, name: str, payload: Any, most: int) -> Any:
-    """Run a handler in the process that this is called in."""
-    found: Any = import_module(module)
-    for attribute in name.split("."):
-        found = getattr(found, attribute)
-    handler = found.handler if isinstance(found, Actor) else found
-    try:
-        result = handler(payload)
-        # The handler may change afterwards what it has yielded.
-        return [*map(deepcopy, islice(result, most))] if inspect.isgenerator(result) else result
-    except Exception as error:
-        raise _portable(error) from None
-
-
-def _portable(error: Exception) -> Exception:
-    """Make an exception survive the way to another process, with its traceback as a note."""
-    lines = traceback.format_exception(error)
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 — made on the same line
-    except Exception:  # noqa: BLE001 — whatever a user's class does
-        error = RuntimeError(traceback.format_exception_only(error)[-1].strip())
-    error.add_note(f"In the process of the handler:\n{''.join(lines)}")
-    return error
+def _leave(places: CapacityLimiter, place: object) -> None:
+    with suppress(RuntimeError):  # it was left already
+        places.release_on_behalf_of(place)

@@ -10,9 +10,10 @@ import anyio
 
 from asyafw.context import Context
 from asyafw.exceptions import DeadlineExceeded, HandlerTimeout, JobCancelled
+from asyafw.middleware import expires_at
 from asyafw.telemetry import Metrics
 
-__all__ = ["Sweep", "calm", "interrupt", "is_stopping"]
+__all__ = ["Sweep", "begin", "calm", "interrupt", "is_stopping"]
 
 _TICK_S = 0.02
 _IDLE_TICK_S = 5.0
@@ -82,6 +83,15 @@ def interrupt(ctx: Context, reason: BaseException) -> None:
         ctx.interrupt = reason
         ctx.expires_at = inf
         ctx.task.cancel()
+
+
+def begin(ctx: Context | list[Context], timeout_s: float | None) -> None:
+    """Let the timeout of a handler, or of one that has a batch, begin now.
+
+    None is for while it only waits: then the job's deadline alone counts.
+    """
+    for each in ctx if isinstance(ctx, list) else (ctx,):
+        each.expires_at = expires_at(each, timeout_s)
 
 
 def is_stopping() -> bool:

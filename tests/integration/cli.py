@@ -179,6 +179,11 @@ class Running:
         assert self.process.stdin is not None
         return self.process.stdin
 
+    def end_input(self) -> None:
+        """Close standard input."""
+        self.stdin.close()
+        self.process.stdin = None
+
     def line(self) -> str:
         """The next line of standard output, without its end."""
         assert self.process.stdout is not None

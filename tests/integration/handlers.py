@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from asyafw import RetryPolicy, actor
@@ -30,8 +31,7 @@ def pid_of(_: None) -> int:
 
 @actor(executor="process", timeout_s=0.3, retry=ONCE)
 def sleeps_for_ever(path: str) -> None:
-    with open(path, "w") as file:  # noqa: PTH123 — as a handler may
-        file.write(str(os.getpid()))
+    Path(path).write_text(str(os.getpid()))
     time.sleep(3600)
 
 
@@ -84,11 +84,9 @@ def tiles_without_end(_: None) -> Iterator[int]:
 
 
 @actor(executor="process", concurrency=2)
-def naps(path: str) -> str:
-    """Tell how many ran at once, by the files that each leaves while it runs."""
-    mine = os.path.join(path, f"{os.getpid()}-{time.monotonic_ns()}")  # noqa: PTH118
-    with open(mine, "w"):  # noqa: PTH123
-        count = len(os.listdir(path))  # noqa: PTH208
-        time.sleep(0.02)
-    os.unlink(mine)  # noqa: PTH108
-    return str(count)
+def meets_another(folder: str) -> int:
+    """Wait until another one runs, too."""
+    Path(folder, str(os.getpid())).touch()
+    while len(pids := os.listdir(folder)) < 2:  # noqa: PTH208
+        time.sleep(0.01)
+    return len(pids)

@@ -84,7 +84,6 @@ def test_handlers_that_cannot_be_cancelled_do_not_block_the_exit(folder: Path) -
     ):
         for worker in (stubborn, blocking):
             assert worker.line().startswith("begun")
-            worker.logged("serving")
             worker.signal(signal.SIGTERM)
         ends = [worker.end() for worker in (stubborn, blocking)]
 

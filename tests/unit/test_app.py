@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ class TestServing:
         calls: list[str] = []
 
         @asynccontextmanager
-        async def lifespan() -> AsyncIterator[str]:
+        async def lifespan() -> AsyncGenerator[str]:
             calls.append("opened")
             yield "the model"
             calls.append("closed")

@@ -49,7 +49,7 @@ def context(attempt: int = 1, **headers: str) -> Context:
     envelope = Envelope(
         id="m1", job="j1", route=Route("enhance"), payload=Raw(b"\xc0"), headers=headers
     )
-    return Context(envelope, attempt=attempt, state=SimpleNamespace(), notify=lambda _: None)
+    return Context(envelope, attempt=attempt, state=SimpleNamespace())
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 def context() -> Context:
     envelope = Envelope(id="m1", job="j1", route=Route("enhance"), payload=Raw(b"\xc0"))
-    return Context(envelope, state=SimpleNamespace(), notify=lambda _: None)
+    return Context(envelope, state=SimpleNamespace())
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:

@@ -1,14 +1,17 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyafw import App, JobFailed, actor
 from asyafw.context import Context
 from asyafw.exceptions import (
     DeadlineExceeded,
@@ -21,7 +24,7 @@ from asyafw.exceptions import (
 )
 from asyafw.middleware import Handler, Middleware, compose, expires_at, retry, timeout
 from asyafw.retry import RetryPolicy, fixed
-from asyafw.testing import make_context
+from asyafw.testing import ManualClock, make_context, running
 
 
 async def echo(payload: Any, ctx: Context) -> Any:
@@ -396,3 +399,126 @@ class TestExpiry:
         bound_s = expires_at(make_context(deadline_at=deadline_at), timeout_s) - time.monotonic()
 
         assert bound_s == pytest.approx(min(bounds), abs=1)
+
+
+def noting(name: str, calls: list[str]) -> Middleware:
+    async def note(payload: Any, ctx: Context, call_next: Handler) -> Any:
+        calls.append(name)
+        try:
+            return await call_next(payload, ctx)
+        finally:
+            calls.append(name)
+
+    return note
+
+
+class TestInAWorker:
+    async def test_the_apps_middleware_is_around_the_actors(self) -> None:
+        calls: list[str] = []
+
+        @actor(middleware=[noting("actor 1", calls), noting("actor 2", calls)])
+        async def enhance(photo: str) -> str:
+            calls.append("handler")
+            return photo
+
+        @actor
+        async def judge(photo: str) -> str:
+            return photo
+
+        app = App([enhance, judge], middleware=[noting("app 1", calls), noting("app 2", calls)])
+        async with running(app) as test:
+            for name in ("enhance", "judge"):
+                job = await test.client.submit([name], "cat")
+                await job.result(5)
+
+        layers = ["app 1", "app 2", "actor 1", "actor 2"]
+        assert calls[:9] == [*layers, "handler", *reversed(layers)]
+        assert calls[9:] == ["app 1", "app 2", "app 2", "app 1"]
+
+    async def test_each_attempt_passes_all_middleware_with_the_decoded_payload(self) -> None:
+        moment = datetime(2024, 2, 29, tzinfo=UTC)
+        seen: list[tuple[Any, int]] = []
+
+        async def note(payload: Any, ctx: Context, call_next: Handler) -> Any:
+            seen.append((payload, ctx.attempt))
+            return await call_next(payload, ctx)
+
+        @actor(retry=RetryPolicy(max_attempts=3, backoff=fixed(0)))
+        async def when(moment: datetime) -> datetime:
+            raise OSError(str(moment))
+
+        async with running(App([when], middleware=[note])) as test:
+            job = await test.client.submit(["when"], moment)
+            with pytest.raises(JobFailed):
+                await job.result(5)
+
+        assert seen == [(moment, 1), (moment, 2), (moment, 3)]
+
+    async def test_a_failure_of_middleware_is_one_of_the_handler(self) -> None:
+        async def broken(payload: Any, ctx: Context, call_next: Handler) -> Any:
+            if ctx.attempt == 1:
+                raise OSError("the quota service is away")
+            return await call_next(payload, ctx)
+
+        @actor(retry=RetryPolicy(backoff=fixed(0)))
+        async def enhance(photo: str) -> str:
+            return f"{photo}, enhanced"
+
+        async with running(App([enhance], middleware=[broken])) as test:
+            job = await test.client.submit(["enhance"], "cat")
+
+            assert await job.result(5) == "cat, enhanced"
+            assert [event.kind async for event in job.events()] == [
+                "accepted",
+                "retried",
+                "succeeded",
+            ]
+
+    async def test_the_timeout_bounds_middleware_too(self) -> None:
+        async def slow(payload: Any, ctx: Context, call_next: Handler) -> Any:
+            await anyio.sleep_forever()
+            return await call_next(payload, ctx)
+
+        @actor(timeout_s=0.02, retry=RetryPolicy(max_attempts=1), middleware=[slow])
+        async def enhance(photo: str) -> str:
+            return photo
+
+        async with running(App([enhance])) as test:
+            job = await test.client.submit(["enhance"], "cat")
+
+            with pytest.raises(JobFailed, match="HandlerTimeout in enhance"):
+                await job.result(5)
+
+    async def test_what_is_not_admitted_passes_no_middleware(self) -> None:
+        calls: list[str] = []
+
+        @actor
+        async def enhance(photo: str) -> str:
+            return photo
+
+        async with running(App([enhance], middleware=[noting("app", calls)])) as test:
+            late = await test.client.submit(["enhance"], "cat", deadline_s=0)
+            with pytest.raises(JobFailed, match="DeadlineExceeded"):
+                await late.result(5)
+
+        assert calls == []
+
+    async def test_a_message_that_waits_until_its_deadline_has_passed_does_not_run(self) -> None:
+        clock, attempts = ManualClock(), list[int]()
+
+        @actor
+        async def ask(photo: str, ctx: Context) -> str:
+            attempts.append(ctx.attempt)
+            raise Retry(f"too many requests for {photo}", after_s=60, counted=False)
+
+        async with running(App([ask]), clock=clock) as test:
+            job = await test.client.submit(["ask"], "cat", deadline_s=0.05)
+            deadline = time.time() + 0.05
+            while time.time() <= deadline:
+                await checkpoint()
+            await clock.advance(60)
+
+            with pytest.raises(JobFailed, match="DeadlineExceeded in ask"):
+                await job.result(5)
+
+        assert attempts == [1]

@@ -55,7 +55,7 @@ def context(actor: str = "enhance", **headers: str) -> Context:
         flow="photos",
         hops=2,
     )
-    return Context(envelope, attempt=3, state=SimpleNamespace(), notify=lambda _: None)
+    return Context(envelope, attempt=3, state=SimpleNamespace())
 
 
 def raising(error: BaseException) -> Handler:

@@ -1,0 +1,1 @@
+"""A FastAPI service with a worker and a client inside."""
