@@ -1,7 +1,6 @@
 """From a URL to a transport, by the entry points that installed packages declare."""
 
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from re import IGNORECASE
 from re import compile as regex
 from typing import Any, NamedTuple
@@ -72,7 +71,10 @@ def _checked(transport: Transport) -> Transport:
 
 
 def _factory(scheme: str) -> Any:
-    found: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=GROUP)}
+    # Takes as long to import as all of the core, and who only defines actors does without.
+    from importlib.metadata import entry_points
+
+    found = {point.name: point for point in entry_points(group=GROUP)}
     if scheme not in found:
         close = get_close_matches(scheme, found, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

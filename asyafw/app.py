@@ -171,7 +171,7 @@ def load_app(target: str) -> App:
     module, attribute, value = load(target)
     if attribute is not None:
         if not isinstance(value, App):
-            raise TargetError(f"{target!r} is not an App but a {type(value).__qualname__}")
+            raise TargetError(f"{target!r} is of type {type(value).__qualname__}, not App")
         return value
     named = getattr(module, "app", None)
     return named if isinstance(named, App) else _only_app(module)

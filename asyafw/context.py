@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from math import inf
-from typing import Any, TypeAlias
-
-import structlog
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyafw.envelope import MSGPACK, Envelope, Failure, Route
 from asyafw.events import Event, Kind
 from asyafw.exceptions import UnknownActor
+
+if TYPE_CHECKING:
+    import structlog
 
 __all__ = ["Context", "RouteEditor", "Topology"]
 
@@ -178,8 +179,11 @@ class Context:
         return self._headers
 
     @property
-    def log(self) -> structlog.stdlib.BoundLogger:
+    def log(self) -> "structlog.stdlib.BoundLogger":
         """A logger bound to the job and the actor."""
+        # Here, because it imports rich, which takes longer than all of asyafw.
+        import structlog
+
         logger: structlog.stdlib.BoundLogger = structlog.get_logger("asyafw.actor")
         return logger.bind(job=self.job, actor=self.envelope.route.curr, attempt=self.attempt)
 

@@ -61,7 +61,6 @@ __all__ = [
     "UnknownFlow",
     "UnknownScheme",
     "WorkerCrashed",
-    "message_of",
 ]
 
 _LONGEST_WAIT_S = 1e9  # as `asyafw.envelope.LONGEST_WAIT_S`, which builds on this module

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import json, structs
 
-from asyafw.cli._text import age, moment, printable
+from asyafw.cli._text import age, counted, moment, printable
 from asyafw.dead_letters import DeadLetter
 from asyafw.envelope import Envelope, Route
 from asyafw.exceptions import DecodeError
@@ -69,7 +69,8 @@ def as_sheet(letter: DeadLetter) -> str:
     if envelope is not None:
         lines += _facts(envelope)
     if error is not None:
-        what = f"{error.type} in {error.actor} after {error.attempts} attempts: {error.message}"
+        attempts = counted(error.attempts, "attempt")
+        what = f"{error.type} in {error.actor} after {attempts}: {error.message}"
         lines.append(("error", what))
     sheet = [f"{name:<9} {value}" for name, value in lines]
     if error is not None and error.traceback:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anyio import from_thread, to_thread
-from msgspec import MsgspecError, ValidationError, json
+from msgspec import MsgspecError, json
 
 from asyafw.exceptions import ConfigurationError, PayloadError
 
@@ -69,11 +69,18 @@ def decode(text: bytes, type_: Any) -> Any:
     """
     try:
         return json.decode(text, type=type_)
-    except ValidationError as error:
-        raise PayloadError(f"the payload is of another type: {error}") from error
     # Deep nesting and bad UTF-8 escape msgspec's own errors.
     except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
-        raise PayloadError(f"the payload is not JSON: {error}") from error
+        what = "is of another type" if _is_json(text) else "is not JSON"
+        raise PayloadError(f"the payload {what}: {error}") from error
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.decode(text)
+    except (MsgspecError, RecursionError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _read_chunk(file: int) -> bytes:

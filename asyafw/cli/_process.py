@@ -192,7 +192,8 @@ def open_closed_streams() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 — for as long as the process lives
+            setattr(sys, name, stream)
 
 
 def leave_threads_behind(code: int, known: set[threading.Thread]) -> None:

@@ -1,8 +1,8 @@
 """`asyafw actors`: what an app consists of."""
 
 from re import compile as regex
-from types import NoneType
-from typing import Any, get_origin
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from asyafw._actor import Actor
 from asyafw.app import App, load_app
@@ -68,6 +68,8 @@ def _form(actor: Actor[..., Any]) -> list[str]:
 def _type_name(annotation: Any) -> str:
     if annotation in (None, NoneType):
         return "None"
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_name, get_args(annotation)))
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return annotation.__qualname__
     return _MODULES.sub("", str(annotation))

@@ -1,5 +1,6 @@
 """`asyafw dead-letters`: messages that gave up."""
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -108,10 +109,21 @@ def discard_letters(
     if not yes:
         which = counted(len(ids), "dead letter") if ids else "all dead letters"
         of = f" of {actor}" if actor else ""
-        typer.confirm(f"Discard {which}{of} on {redacted(transport)}?", abort=True, err=True)
+        _confirm(f"Discard {which}{of} on {redacted(transport)}?")
     discarded = on_transport(transport, lambda opened: discard(opened, selection))
     _print_ids(discarded, "discarded")
     _report_missing(_missing(selection, discarded), transport)
+
+
+def _confirm(question: str) -> None:
+    """Ask on standard error: nothing but results goes to standard output.
+
+    Raises:
+        typer.Abort: the answer is not yes.
+    """
+    say(f"{question} [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise typer.Abort
 
 
 def _selection(ids: Sequence[str] | None, actor: str | None, *, everything: bool) -> Selection:

@@ -31,6 +31,7 @@ class Notices:
         self._metrics = metrics
         self._waiting: deque[Append] = deque()
         self._some = anyio.Event()
+        self._sending = anyio.Lock()
 
     def add(self, event: Event, log: str | None = None) -> None:
         """Have an event sent soon."""
@@ -49,12 +50,13 @@ class Notices:
             await anyio.sleep(_EVERY_S)
 
     async def flush(self, transport: Transport) -> None:
-        """Send what waits."""
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-            try:
-                await transport.emit(*batch)
-            except TransportError as error:
-                self._metrics.events_dropped += len(batch)
-                _logger.warning("cannot tell %d events: %s", len(batch), error)
-                return
+        """Send what waits; when this returns nothing is on its way either."""
+        async with self._sending:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+                try:
+                    await transport.emit(*batch)
+                except TransportError as error:
+                    self._metrics.events_dropped += len(batch)
+                    _logger.warning("cannot tell %d events: %s", len(batch), error)
+                    return

@@ -33,7 +33,6 @@ from asyafw.exceptions import (
     BlobError,
     DeadlineExceeded,
     DecodeError,
-    HandlerCancelled,
     JobCancelled,
     JoinFailed,
     PayloadError,
@@ -47,7 +46,7 @@ from asyafw.worker._arrivals import Arrived, opened
 from asyafw.worker._claims import checked_in, checked_out, made_smaller
 from asyafw.worker._results import result_encoder
 from asyafw.worker._settling import release, settle
-from asyafw.worker._watch import calm, is_stopping
+from asyafw.worker._watch import calm
 
 __all__ = ["Drained", "Processor", "Surroundings"]
 
@@ -174,10 +173,6 @@ class Processor:
         task = ctx.task
         try:
             return await self._handle(payload, ctx)
-        except asyncio.CancelledError as error:
-            if is_stopping():
-                raise
-            raise HandlerCancelled from error
         finally:
             if task is not None and task.cancelling():
                 await calm(task)

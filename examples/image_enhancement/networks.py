@@ -21,9 +21,11 @@ class Relight(nn.Module):
     The channels of a pixel share one gain, so that hues stay; the brightest of them stands for its
     brightness (Guo, Li and Ling, "LIME: low-light image enhancement via illumination map
     estimation", IEEE TIP 26, 2017).
+    How dark the photo is does not hide what it shows: the network sees it stretched to white, and
+    learns how much more or less than that is right.
     """
 
-    def __init__(self, width: int = 32, levels: int = 8) -> None:
+    def __init__(self, width: int = 32, levels: int = 8, dropout: float = 0.3) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _halving(5, width // 2),
@@ -33,8 +35,10 @@ class Relight(nn.Module):
         )
         self.local = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.overall = nn.Sequential(
-            nn.Linear(4 * width + _QUANTILES + 1, 2 * width),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width + len(_QUANTILES) + 1, 2 * width),
             nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(2 * width, 2 * width),
         )
         self.gains = nn.Conv2d(2 * width, levels, 1)
@@ -45,33 +49,37 @@ class Relight(nn.Module):
         `thumbnail` is the whole photo, scaled to a square.
         `window` (batch, 4) is the part's place in it: top, left, bottom, right, each from 0 to 1.
         """
-        return _displayable(brighten(image, self.grid(thumbnail), window), self)
+        return _displayable(self.brighten(image, *self.decide(thumbnail), window), self)
 
-    def grid(self, thumbnail: Tensor) -> Tensor:
-        """Decide on the gains' logarithms to the base 2: (batch, 1, brightness, y, x)."""
-        value = thumbnail.amax(1, keepdim=True)
-        mean = thumbnail.mean(1, keepdim=True)
-        features = self.features(torch.cat([thumbnail, value.sqrt(), mean], 1))
-        at = torch.linspace(0.02, 0.98, _QUANTILES, device=value.device)
-        quantiles = torch.quantile(value.flatten(1), at, 1).T.sqrt()
-        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles], 1)
-        overall = self.overall(pooled)[:, :, None, None]
+    def decide(self, thumbnail: Tensor) -> tuple[Tensor, Tensor]:
+        """Find what is the white of the photo, (batch, 1), and the grid of gains.
+
+        The grid (batch, 1, brightness, y, x) holds logarithms to the base 2, beyond the stretch.
+        """
+        value = thumbnail.amax(1).flatten(1)
+        quantiles = torch.quantile(value, value.new_tensor(_QUANTILES), 1).T
+        white = quantiles[:, -2:-1].clamp(min=1 / 32)
+        stretched = (thumbnail / white[:, :, None, None]).clamp(0, 1)
+        brightest, mean = stretched.amax(1, keepdim=True), stretched.mean(1, keepdim=True)
+        features = self.features(torch.cat([stretched, brightest.sqrt(), mean], 1))
+        spread = (quantiles / white).clamp(max=2).sqrt()
+        pooled = [features.mean((2, 3)), features.amax((2, 3)), spread, torch.log2(white)]
+        overall = self.overall(torch.cat(pooled, 1))[:, :, None, None]
         gains: Tensor = self.gains(functional.relu(self.local(features) + overall))
-        return gains[:, None]
+        return white, gains[:, None]
 
-
-def brighten(image: Tensor, grid: Tensor, window: Tensor) -> Tensor:
-    """Read the grid at the place and the brightness of each pixel, and apply its gain."""
-    height, width = image.shape[2:]
-    value = image.amax(1).sqrt()
-    top, left, bottom, right = (edge[:, None, None] for edge in window.unbind(1))
-    across = (torch.arange(width, device=image.device) + 0.5) / width
-    down = (torch.arange(height, device=image.device)[:, None] + 0.5) / height
-    x = (left + (right - left) * across).expand_as(value)
-    y = (top + (bottom - top) * down).expand_as(value)
-    places = torch.stack([x, y, value], -1)[:, None] * 2 - 1
-    gains = functional.grid_sample(grid, places, padding_mode="border", align_corners=False)
-    return image * torch.exp2(gains[:, :, 0])
+    def brighten(self, image: Tensor, white: Tensor, grid: Tensor, window: Tensor) -> Tensor:
+        """Read the grid at the place and the brightness of each pixel, and apply its gain."""
+        height, width = image.shape[2:]
+        value = (image.amax(1) / white[:, :, None]).clamp(0, 1).sqrt()
+        top, left, bottom, right = (edge[:, None, None] for edge in window.unbind(1))
+        across = (torch.arange(width, device=image.device) + 0.5) / width
+        down = (torch.arange(height, device=image.device)[:, None] + 0.5) / height
+        x = (left + (right - left) * across).expand_as(value)
+        y = (top + (bottom - top) * down).expand_as(value)
+        places = torch.stack([x, y, value], -1)[:, None] * 2 - 1
+        gains = functional.grid_sample(grid, places, padding_mode="border", align_corners=False)
+        return image * torch.exp2(gains[:, :, 0] - torch.log2(white)[:, :, None, None])
 
 
 class Denoise(nn.Module):
@@ -119,7 +127,8 @@ NETWORKS: dict[Name, type[nn.Module]] = {
     "upscale": Upscale,
 }
 
-_QUANTILES = 16
+# Of the brightness; the last but one is what counts as white.
+_QUANTILES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998)
 
 
 def _displayable(image: Tensor, network: nn.Module) -> Tensor:

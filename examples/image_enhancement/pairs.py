@@ -59,7 +59,7 @@ def details(folder: Path) -> list[Pixels]:
     ]
 
 
-def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 192) -> Pair:
+def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 128) -> Pair:
     """Take away light: evenly, or more in some places than in others, or none."""
     good = _view(photos, random, side)
     match random.choice(["none", "even", "uneven", "curve"], p=[0.15, 0.5, 0.2, 0.15]):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from examples.image_enhancement.images import Pixels
 from examples.image_enhancement.models import Name
-from examples.image_enhancement.networks import NETWORKS, Relight, brighten
+from examples.image_enhancement.networks import NETWORKS, Relight
 from examples.image_enhancement.pairs import (
     Pair,
     denoise_pair,
@@ -56,15 +56,15 @@ def relight_error(network: nn.Module, given: list[Tensor], wanted: Tensor) -> Te
     """As `mean_error`, and let neighbouring gains differ as little as possible."""
     assert isinstance(network, Relight)
     image, thumbnail, window = given
-    grid = network.grid(thumbnail)
+    white, grid = network.decide(thumbnail)
     steps = [grid.diff(dim=dim).square().mean() for dim in (2, 3, 4)]
-    error: Tensor = (brighten(image, grid, window) - wanted).abs().mean()
+    error = (network.brighten(image, white, grid, window) - wanted).abs().mean()
     return error + 0.005 * sum(steps, torch.zeros(()))
 
 
 RECIPES: dict[Name, Recipe] = {
     "relight": Recipe(
-        scenes, relight_pair, relight_error, 1600, learning_rate=2e-3, half_precision=False
+        scenes, relight_pair, relight_error, 1200, learning_rate=2e-3, half_precision=False
     ),
     "denoise": Recipe(details, denoise_pair, mean_error, 2400),
     "upscale": Recipe(details, upscale_pair, mean_error, 2000),

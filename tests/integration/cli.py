@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
@@ -213,7 +213,7 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, **env: str) -> Iterator[Running]:
+def running(folder: Path, *arguments: str, **env: str) -> Generator[Running]:
     """Start a command, and see to its end."""
     command = Running(folder, *arguments, **env)
     timer = Timer(LIMIT_S, command.process.kill)

@@ -239,53 +239,6 @@ def test_options_come_from_the_environment_too(folder: Path) -> None:
     assert json.loads(done.stdout.splitlines()[0])["result"] == {"uri": "a", "score": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["run", "nowhere"], "there is no module 'nowhere'"),
-        (["run", "pipeline:nothing"], "module 'pipeline' has no 'nothing'"),
-        (["run", "pipeline:hold"], "'pipeline:hold' is not an App but a Actor"),
-        (["run", "pipeline.py"], "write its module, 'pipeline'"),
-        ([*PHOTOS, "{uri}"], "the payload is not JSON"),
-        ([*PHOTOS, '{"uri": 3}'], "Expected `str`, got `int` - at `$.uri`"),
-        ([*PHOTOS, "@nowhere.json"], "nowhere.json"),
-        (["run", "pipeline", "--flow", "photo", "--payload", "1"], "did you mean 'photos'?"),
-        (["run", "pipeline", "--flow", "photos"], "--flow and --payload belong together"),
-        (["run", "pipeline", "--transport", "redi://x"], "did you mean 'redis'?"),
-        (["run", "pipeline", "--transport", "localhost"], "is no transport's URL"),
-        (["run", "pipeline", "--actors", "enhance,nobody"], "has no actor 'nobody'"),
-        (["run", "pipeline", "--timeout", "-1"], "--timeout"),
-        (["run", "pipeline", "--drain-timeout", "inf"], "--drain-timeout"),
-        (["run", "pipeline", "--in-flight", "0"], "--in-flight"),
-        (["run", "pipeline", "--log-level", "loud"], "--log-level"),
-        (["worker", "pipeline", "--processes", "2"], "each process would have queues of its own"),
-        (
-            ["worker", "pipeline", "--processes", "2", "--transport", "redis://x"],
-            "not available in this version",
-        ),
-        (["worker", "pipeline", "--status", "9100"], "takes HOST:PORT"),
-        (["worker", "pipeline", "--status", "127.0.0.1:70000"], "takes HOST:PORT"),
-        (["submit", "pipeline", "photos", "--payload", "1"], "inside this process"),
-        (["submit", "pipeline", "--payload", "1"], "name a flow, or a route"),
-        (["submit", "pipeline", "photos", "--route", "a", "--payload", "1"], "name a flow, or"),
-        (["queues"], "name an app, or queues by --actors"),
-        (["dead-letters", "replay"], "--all"),
-        (["dead-letters", "discard", "an-id", "--all"], "--all"),
-        (["danse"], "No such command 'danse'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_is_used_wrongly_is_said_without_a_traceback(
-    folder: Path, arguments: list[str], said: str
-) -> None:
-    done = call(folder, *arguments)
-
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-
-
 def test_a_module_that_does_not_import_shows_its_own_traceback(folder: Path) -> None:
     (folder / "broken.py").write_text("import math\n\n\ndef f():\n    return 1 / 0\n\n\nf()\n")
 

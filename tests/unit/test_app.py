@@ -1,17 +1,21 @@
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from asyafw import App, Context, Join, Limits, actor
+from asyafw.app import load_app
 from asyafw.blobs import Blobs
 from asyafw.envelope import JSON, MSGPACK
 from asyafw.exceptions import (
     AppCheckError,
     ConfigurationError,
     InvalidName,
+    TargetError,
     UnknownActor,
     UnknownScheme,
 )
@@ -91,6 +95,12 @@ class TestMaking:
 
         with pytest.raises(ConfigurationError, match="App has no option blob, middlewares"):
             App([enhance], **options)
+
+    def test_a_text_in_place_of_a_flows_route_is_refused(self) -> None:
+        with pytest.raises(
+            ConfigurationError, match=r"flow 'photos' is a list .*not the text 'enh"
+        ):
+            App([enhance], flows={"photos": "enhance"})
 
     @pytest.mark.parametrize("name", ["Photos", "", "my_photos", "a.b"])
     def test_names_of_flows_and_remote_actors_are_checked(self, name: str) -> None:
@@ -236,3 +246,59 @@ class TestServing:
 
         assert end.error is not None
         assert end.error.type == "LimitExceeded"
+
+
+APP = App([enhance, judge], {"photos": ["enhance", "judge"]})
+
+
+class TestLoading:
+    @pytest.fixture
+    def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        """A module called "pipeline", which is empty."""
+        module = ModuleType("pipeline")
+        monkeypatch.setitem(sys.modules, "pipeline", module)
+        return module
+
+    @pytest.mark.parametrize("target", ["pipeline:photos", "pipeline"])
+    def test_an_app_is_named_or_the_only_one(self, module: ModuleType, target: str) -> None:
+        module.__dict__.update(photos=APP, again=APP, enhance=enhance)
+
+        assert load_app(target) is APP
+
+    def test_among_several_the_one_called_app_is_meant(self, module: ModuleType) -> None:
+        module.__dict__.update(other=App([judge]), app=APP)
+
+        assert load_app("pipeline") is APP
+
+    def test_of_several_one_is_to_be_named(self, module: ModuleType) -> None:
+        module.__dict__.update(photos=APP, films=App([judge]), app="not yet")
+
+        with pytest.raises(
+            TargetError, match="several apps; name one: pipeline:photos or pipeline:films"
+        ):
+            load_app("pipeline")
+
+    def test_actors_alone_become_an_app_without_flows(self, module: ModuleType) -> None:
+        module.__dict__.update(enhance=enhance, judge=judge)
+
+        app = load_app("pipeline")
+
+        assert (app.actors, app.flows) == (APP.actors, {})
+
+    def test_what_is_named_is_an_app(self, module: ModuleType) -> None:
+        module.__dict__.update(photos=enhance)
+
+        with pytest.raises(TargetError, match=r"'pipeline:photos' is .*, not App"):
+            load_app("pipeline:photos")
+
+    @pytest.mark.parametrize(
+        ("names", "contents"),
+        [([], "and nothing else"), (["cats", "dogs"], "only cats, dogs: decorate functions")],
+    )
+    def test_a_module_without_any_actor_is_refused(
+        self, module: ModuleType, names: list[str], contents: str
+    ) -> None:
+        module.__dict__.update(dict.fromkeys(names, 5), _hidden=5, sys=sys)
+
+        with pytest.raises(TargetError, match=f"neither an App nor an actor, {contents}"):
+            load_app("pipeline")

@@ -205,7 +205,7 @@ class TestSubmitting:
     @pytest.mark.parametrize(
         ("name", "hint"),
         [
-            ("enhence", "there is no actor 'enhence'; did you mean 'enhance'?"),
+            ("enhanc", "there is no actor 'enhanc'; did you mean 'enhance'?"),
             ("x", "there is no actor 'x'; there are collect, crop, enhance, judge, refuse, store"),
         ],
     )

@@ -25,7 +25,9 @@ from asyafw.exceptions import (
     Retry,
 )
 
-CLASSES: list[type[AsyafwError]] = [getattr(exceptions, name) for name in exceptions.__all__]
+CLASSES: list[type[AsyafwError]] = [
+    value for name in exceptions.__all__ if isinstance(value := getattr(exceptions, name), type)
+]
 FAILURE = Failure("ValueError", "no face", "judge")
 MADE: list[AsyafwError] = [
     AsyafwError(),
