@@ -1,6 +1,7 @@
 """Read a log through whatever happens to the connection."""
 
 from collections.abc import AsyncIterator
+from time import monotonic
 
 from asyafw._backoff import back_off
 from asyafw.exceptions import TransportClosed, TransportError
@@ -15,11 +16,14 @@ async def follow(transport: Transport, log: str, *, since_s: float = 0) -> Async
     Raises:
         TransportClosed: the transport was closed.
     """
+    began = monotonic()
     after: str | None = None
     failures = 0
     while True:
+        # Until an entry was read, what is asked for begins where it began at first.
+        back_s = since_s + (monotonic() - began if failures else 0)
         try:
-            async for entry in transport.tail(log, since_s=since_s, after=after):
+            async for entry in transport.tail(log, since_s=back_s, after=after):
                 after, failures = entry.position, 0
                 yield entry
         except TransportClosed:

@@ -73,8 +73,9 @@ class App:
         flows: Mapping[str, Sequence[str]] | None = None,
         **options: Unpack[AppOptions],
     ) -> None:
-        if unknown := options.keys() - AppOptions.__annotations__.keys():
-            raise ConfigurationError(f"App has no option {', '.join(sorted(unknown))}")
+        _check_options("App", options, AppOptions)
+        if options.get("events", "hops") not in ("hops", "jobs"):
+            raise ConfigurationError('App(events=...) is "hops" or "jobs"')
         self.actors = _by_name(actors)
         self.flows = {
             check_name(name): _route(name, route) for name, route in (flows or {}).items()
@@ -124,6 +125,7 @@ class App:
             UnknownActor: the app has no actor of that name.
             UnknownScheme, MissingExtra, ConfigurationError: there is no such transport.
         """
+        _check_options("App.worker", options, WorkerOptions)
         self.check()
         connection = open_transport(transport)
         setup = Setup(
@@ -192,6 +194,14 @@ def _only_app(module: ModuleType) -> App:
             "decorate functions with @actor, or make app = App(actors=[...])"
         )
     return App(actors)
+
+
+def _check_options(of: str, given: Mapping[str, Any], known: type) -> None:
+    if unknown := given.keys() - known.__annotations__.keys():
+        raise ConfigurationError(
+            f"{of} has no option {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(known.__annotations__)}"
+        )
 
 
 def _route(flow: str, route: Sequence[str]) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asyafw._actor import Actor
 from asyafw._forks import joined, met
 from asyafw.blobs import Blobs
-from asyafw.envelope import Codec, Envelope, decode_envelope
+from asyafw.envelope import Codec, Envelope, Failure, decode_envelope
+from asyafw.exceptions import BlobError, BlobUnavailable
 from asyafw.transport import Delivery
 from asyafw.worker._claims import checked_out
 
@@ -29,9 +31,11 @@ class Arrived(Struct, frozen=True):
 async def opened(delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None) -> Arrived:
     """Read the message, and what its siblings brought if it is a join.
 
+    A sibling whose payload is gone or damaged counts as missing.
+
     Raises:
         DecodeError: there is no envelope.
-        BlobError: what a sibling brought cannot be fetched.
+        BlobUnavailable: what a sibling brought cannot be fetched now.
     """
     message, parts, deliveries = delivery.message, delivery.parts, delivery.attempt
     if parts is None:
@@ -42,5 +46,17 @@ async def opened(delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None
     envelope, codec, siblings, gathers = meeting
     if gathers:
         return Arrived(envelope, codec, deliveries, len(siblings))
-    items = [None if s is None else await checked_out(s, blobs) for s in siblings]
+    items: list[bytes | None] = []
+    lost: dict[int, Failure] = {}
+    for index, sibling in enumerate(siblings):
+        item = None
+        try:
+            item = sibling and await checked_out(sibling, blobs)
+        except BlobUnavailable:
+            raise
+        except BlobError as error:
+            lost[index] = Failure(type="BlobError", message=str(error), actor=actor.name)
+        items.append(item)
+    if lost:
+        envelope = replace(envelope, failures=envelope.failures | lost)
     return Arrived(joined(envelope, codec, items), codec, deliveries)

@@ -182,7 +182,7 @@ class Processor:
             payloads = [await self._payload(item, ctx.codec) for item in result]
             return fanned_out(self._step(ctx), self._rules, payloads)
         if result is None:
-            return ended(self._step(ctx), Payload(ctx.envelope.payload, ctx.envelope.claim))
+            return ended(self._step(ctx), await self._payload_as_it_was(ctx))
         payload = await self._payload(self._encode(ctx, result), ctx.codec)
         return handed_on(self._step(ctx), self._rules, payload)
 
@@ -190,6 +190,12 @@ class Processor:
         if len(encoded) <= self._most_bytes:
             return Payload(Raw(encoded))
         return await checked_in(encoded, codec, self._around.blobs, self.actor.name)
+
+    async def _payload_as_it_was(self, ctx: Context) -> Payload:
+        envelope = ctx.envelope
+        if envelope.claim is not None:
+            return Payload(envelope.payload, envelope.claim)
+        return await self._payload(envelope.payload, ctx.codec)
 
     def _step(self, ctx: Context) -> Step:
         return Step(

@@ -1,10 +1,10 @@
 """One actor's deliveries: a reader takes them, slots handle them."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -23,7 +23,8 @@ __all__ = ["Lane", "Process"]
 Process: TypeAlias = Callable[[Delivery, "asyncio.Task[Any]"], Awaitable[bool]]
 """Handles and settles one delivery in the slot's task; gives False if that can take no other."""
 
-_logger = logging.getLogger("asyafw.worker")
+_LONGEST_PAUSE_S = 60.0
+_LONGEST_START_S = 300.0
 
 
 class Lane:
@@ -55,13 +56,19 @@ class Lane:
         return self.actor.slots - self._free
 
     @property
-    def has_room(self) -> bool:
-        """Whether it could take another delivery."""
-        return self._free > 0
+    def patience_s(self) -> float:
+        """How long none may come while messages wait in the queue."""
+        if self._free:
+            return _LONGEST_PAUSE_S
+        timeout_s, batch = self.actor.timeout_s, self.actor.batch
+        # Those of a batch that fails run again one by one.
+        runs = batch.max_size + 1 if batch else 1
+        return inf if timeout_s is None else _LONGEST_START_S + timeout_s * runs
 
     async def serve(self, transport: Transport, *, task_status: TaskStatus[None]) -> None:
         """Consume and handle, until cancelled; after `stop` handle what is in hand."""
         self._variables = copy_context()
+        self.progressed_at = monotonic()
         async with transport.consume(self.actor.name) as consumer:
             async with anyio.create_task_group() as self._slots:
                 task_status.started()
@@ -97,6 +104,7 @@ class Lane:
             except TransportError as error:
                 failures += 1
                 await back_off(failures, f"{self.actor.name} cannot receive", error)
+                self.progressed_at = monotonic()
                 continue
             failures = 0
             self.progressed_at = monotonic()

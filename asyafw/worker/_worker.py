@@ -2,6 +2,7 @@
 
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Self, TypeAlias
@@ -14,9 +15,8 @@ from msgspec import Struct
 from asyafw._actor import Actor
 from asyafw._outcome import Rules
 from asyafw.blobs import Blobs
-from asyafw.context import Context
 from asyafw.envelope import MSGPACK, Codec
-from asyafw.exceptions import ConfigurationError, TransportError
+from asyafw.exceptions import TransportError
 from asyafw.middleware import Middleware
 from asyafw.telemetry import Metrics
 from asyafw.transport import Transport
@@ -35,7 +35,6 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 """Opens what handlers find in `Context.state`."""
 
 _MEASURE_EVERY_S = 5.0
-_STALLED_AFTER_S = 60.0
 _STUCK_AFTER_S = 300.0
 _GRACE_S = 5.0
 
@@ -97,13 +96,13 @@ class Worker:
             raise
         return self
 
-    async def __aexit__(self, *exc_info: Any) -> bool | None:
+    async def __aexit__(self, *exc_info: object) -> bool | None:
         if self._tasks is None:
             return None
         self._leaving.set()
-        # Told of an exception of the body's, the group would wrap it; its own come with a cancellation.
-        own = not isinstance(exc_info[1], Exception)
-        return await self._tasks.__aexit__(*(exc_info if own else (None, None, None)))
+        # Told of an exception of the body's, the group would wrap it.
+        cancelled = isinstance(exc_info[1], CancelledError)
+        return await self._tasks.__aexit__(*(exc_info if cancelled else (None, None, None)))
 
     def healthy(self) -> str | None:
         """Say what is wrong so that only a restart can help, or None."""
@@ -111,10 +110,12 @@ class Worker:
         blocked_s = now - self._sweep.swept_at
         if self._state == "running" and blocked_s > _STUCK_AFTER_S:
             return f"the event loop has been blocked for {blocked_s:.0f} s"
+        if self._unreachable is not None:
+            return None
         for lane in self._lanes:
             lag = self.metrics.actor(lane.actor.name).lag
             idle_s = now - lane.progressed_at
-            if lag is not None and lag.backlog and lane.has_room and idle_s > _STALLED_AFTER_S:
+            if lag is not None and lag.backlog and idle_s > lane.patience_s:
                 return f"{lane.actor.name} has {lag.backlog} messages, none came in {idle_s:.0f} s"
         return None
 

@@ -79,6 +79,8 @@ def relight_pair(photos: Sequence[Pixels], random: Generator, side: int = 128) -
 def denoise_pair(photos: Sequence[Pixels], random: Generator, side: int = 80) -> Pair:
     """Add noise that is the same everywhere, or as a sensor has it: more where there is light."""
     good = _crop(photos, random, side)
+    if random.random() < 0.25:
+        good = expose(good, -random.uniform(0, 3), random)
     if random.random() < 0.6:
         strongest = 60 if random.random() < 0.8 else 15
         sigma = np.full_like(good, random.uniform(0, strongest) / 255)

@@ -66,7 +66,7 @@ RECIPES: dict[Name, Recipe] = {
     "relight": Recipe(
         scenes, relight_pair, relight_error, 1200, learning_rate=2e-3, half_precision=False
     ),
-    "denoise": Recipe(details, denoise_pair, mean_error, 2400),
+    "denoise": Recipe(details, denoise_pair, mean_error, 4000, learning_rate=1.5e-3),
     "upscale": Recipe(details, upscale_pair, mean_error, 2000),
 }
 

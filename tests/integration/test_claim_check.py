@@ -1,6 +1,6 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ from asyafw import (
     actor,
     fixed,
 )
+from asyafw._outcome import addressed
 from asyafw.blobs import Blobs
 from asyafw.envelope import JSON, MSGPACK, Claim, Envelope, decode_envelope, encode_envelope
 from asyafw.events import Event
@@ -377,3 +378,41 @@ def harm(folder: Path, damage: str) -> None:
             path.unlink()
         else:
             path.write_bytes(b"y" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+@pytest.mark.parametrize("partial", ["fail", "pass"])
+async def test_a_join_of_a_sibling_that_cannot_be_fetched_ends(
+    tmp_path: Path, damage: str, partial: Literal["fail", "pass"]
+) -> None:
+    @actor(name="concatenate", join=Join(partial=partial))
+    async def counting(texts: list[str | None]) -> int:
+        return len([text for text in texts if text is not None])
+
+    blobs = Blobs(tmp_path.as_uri())
+    async with running(letters, counting, blobs=blobs, limits=LIMITS, remote=["elsewhere"]) as run:
+        job = await run.submit("ab", "letters", "elsewhere", "concatenate")
+        children = [await take(run, "elsewhere") for _ in range(2)]
+        harm(tmp_path, damage)
+
+        for child in children:
+            envelope, codec = decode_envelope(child.body)
+            onward = replace(envelope, route=envelope.route.advance())
+            await run.transport.emit(addressed(onward, codec))
+
+        if partial == "pass":
+            assert await job.result(1) == 0
+        else:
+            with pytest.raises(JobFailed, match="JoinFailed"):
+                await job.result(1)
+
+
+async def test_a_large_join_that_gives_nothing_ends_with_a_reference(tmp_path: Path) -> None:
+    @actor(name="concatenate", join=Join())
+    async def nothing(texts: list[str]) -> None:
+        del texts
+
+    async with running(letters, nothing, blobs=Blobs(tmp_path.as_uri()), limits=LIMITS) as run:
+        told = (await events(await run.submit("ab")))[-1]
+
+    assert told.claim is not None

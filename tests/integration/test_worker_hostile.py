@@ -221,9 +221,7 @@ def deep() -> list[Any]:
         (2**70, "tried gave a int that cannot be encoded: "),
     ],
 )
-async def test_a_result_of_another_type_is_an_error_of_the_handler(
-    result: Any, told: str
-) -> None:
+async def test_a_result_of_another_type_is_an_error_of_the_handler(result: Any, told: str) -> None:
     ran: list[int] = []
 
     @actor
@@ -374,7 +372,9 @@ async def test_a_route_to_nobody_is_an_error_that_names_who_is_there() -> None:
     async with running(lost) as run:
         error = await run.error(1)
 
-    assert error == "UnknownActor: lost routes to 'nowhere', which the app does not have; it has lost"
+    assert (
+        error == "UnknownActor: lost routes to 'nowhere', which the app does not have; it has lost"
+    )
 
 
 @pytest.mark.parametrize("header", [5, b"bytes", None, object()])

@@ -302,3 +302,17 @@ class TestLoading:
 
         with pytest.raises(TargetError, match=f"neither an App nor an actor, {contents}"):
             load_app("pipeline")
+
+
+def test_an_unknown_option_of_a_worker_is_refused() -> None:
+    options: Any = {"actor": ["enhance"]}
+
+    with pytest.raises(ConfigurationError):
+        App([enhance]).worker(MemoryTransport(), **options)
+
+
+def test_events_are_hops_or_jobs() -> None:
+    options: Any = {"events": "job"}
+
+    with pytest.raises(ConfigurationError):
+        App([enhance], **options)

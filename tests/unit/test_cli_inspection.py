@@ -21,8 +21,8 @@ from asyafw.envelope import (
 from asyafw.events import DEAD_LETTERS
 from asyafw.exceptions import DecodeError
 from asyafw.memory import from_url
-from asyafw.transport import Message, Send
-from tests.unit.cli import Command, commands
+from asyafw.transport import Message, Out, Send
+from tests.unit.cli import Command, Done, commands
 
 PHOTOS = """
 from collections.abc import AsyncIterator
@@ -214,7 +214,7 @@ def test_queues_tell_how_far_they_are_behind(cli: Command) -> None:
     assert (chosen[0]["backlog"], chosen[0]["arrived"]) == (1, 1)
 
 
-async def emit(url: str, *out: Send) -> None:
+async def emit(url: str, *out: Out) -> None:
     async with from_url(url) as transport:
         await transport.emit(*out)
 
@@ -353,7 +353,7 @@ def test_nothing_is_discarded_without_a_yes(
 ) -> None:
     (id_,) = anyio.run(fail, url, "a")
 
-    answers = {}
+    answers: dict[str, Done] = {}
     for answer in ("", "n\n", "y\n"):
         (cli.folder / "answer").write_text(answer)
         with (cli.folder / "answer").open() as stdin:
