@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from asyafw.cli._output import write_line
+from asyafw.cli._text import printable
 from asyafw.client import Job
 from asyafw.events import Event
 
@@ -36,8 +37,9 @@ class _Shown(Struct):
         mark = _MARKS.get(self.end or "", "…")
         route = " → ".join(["…", *self.hops] if self.left_out else self.hops)
         # Its end: jobs of the same second begin alike.
-        line = f"{mark} {self.job[-8:]}  {route}  {self.news}"
-        return Text(line.rstrip(), style=_STYLES.get(self.end or "", ""), no_wrap=True)
+        line = printable(f"{mark} {self.job[-8:]}  {route}  {self.news}").rstrip()
+        style = _STYLES.get(self.end or "", "")
+        return Text(line.partition("\n")[0], style, no_wrap=True, overflow="ellipsis")
 
 
 class Progress:

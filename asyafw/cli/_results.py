@@ -9,6 +9,7 @@ from msgspec import json
 from asyafw.cli._errors import say
 from asyafw.cli._output import write_line
 from asyafw.cli._payloads import Line
+from asyafw.cli._text import printable
 from asyafw.exceptions import JobFailed
 
 __all__ = ["Results"]
@@ -48,7 +49,7 @@ class Results:
             return
         where = f"line {line.number}: " if line.number else ""
         what = f"job {job} failed: " if isinstance(error, JobFailed) else ""
-        say(f"Error: {where}{what}{error}")
+        say(printable(f"Error: {where}{what}{error}"))
 
     async def _print(self, line: bytes) -> None:
         # In a thread, because whoever reads may pause for as long as they like.

@@ -1,7 +1,7 @@
 """`asyafw run`: all of an app in this process, with jobs or without."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -30,6 +30,7 @@ from asyafw.cli._payloads import Line
 from asyafw.cli._process import Stop, run_async, serve, serve_until_stopped
 from asyafw.cli._results import Results
 from asyafw.cli._text import counted
+from asyafw.cli._transport import is_memory
 from asyafw.client import Client
 
 __all__ = ["run"]
@@ -72,6 +73,8 @@ def run(  # noqa: PLR0913 — a command has as many parameters as it has options
     jobs = None
     if flow is not None and payload is not None:
         type_ = input_type(app, flow)
+        if is_memory(transport):
+            _warn_of_absent(flow, app.flows[flow], served)
         plan = Plan(flow, type=type_, in_flight=in_flight, timeout_s=timeout)
         jobs = _Jobs(app.connect(transport), plan, lines_of(payload, type_), as_json=as_json)
 
@@ -85,6 +88,11 @@ def run(  # noqa: PLR0913 — a command has as many parameters as it has options
         return stop.exit_code() or (FAILED if jobs.results.failures else DONE)
 
     raise typer.Exit(run_async(main, drain_timeout_s=drain_timeout))
+
+
+def _warn_of_absent(flow: str, route: Sequence[str], served: Collection[str]) -> None:
+    if absent := [name for name in route if name not in served]:
+        say(f"Warning: nobody serves {', '.join(absent)} here, which flow {flow!r} visits")
 
 
 class _Jobs:

@@ -34,8 +34,11 @@ def main(
     configure_logging(level="error")
     uris = list(_found(photos or [str(_PHOTOS)]))
     results, failures = anyio.run(_enhance_all, uris, str(out), transport)
+    console = Console()
     if results:
-        Console().print(_table(results))
+        console.print(_table(results))
+    for result in results:
+        console.print(os.path.relpath(result.photo), highlight=False, soft_wrap=True)
     for uri, reason in failures:
         Console(stderr=True).print(f"[red]not enhanced[/red] {uri}: {reason}", highlight=False)
     raise typer.Exit(1 if failures or not uris else 0)
@@ -91,7 +94,7 @@ def _progress() -> Progress:
 
 
 def _table(results: Sequence[Result]) -> Table:
-    table = Table("photo", "done", "exposure", "noise", "sharpness", "size", "score", "written to")
+    table = Table("photo", "done", "exposure", "noise", "sharpness", "size", "score")
     for result in results:
         before, after = result.before, result.after
         table.add_row(
@@ -102,7 +105,6 @@ def _table(results: Sequence[Result]) -> Table:
             _change(f"{before.sharpness:.2f}", f"{after.sharpness:.2f}"),
             _change(_size(before), _size(after)),
             _change(f"{before.score:.2f}", f"{after.score:.2f}"),
-            os.path.relpath(result.photo),
         )
     return table
 

@@ -60,7 +60,7 @@ def test_a_worker_that_opens_is_healthy_and_not_ready(folder: Path) -> None:
 
 
 def test_logs_are_as_they_are_asked_for(folder: Path) -> None:
-    lines = {}
+    lines: dict[str, str] = {}
     for form in ("json", "console"):
         arguments = ("worker", "pipeline", "--log-format", form, "--actors", "judge,enhance")
         with running(folder, *arguments) as worker:

@@ -105,6 +105,8 @@ def drawn(random: Random, depth: int = 0) -> Plan:
 async def test_every_job_ends_once_whatever_happens(seed: int) -> None:
     random, service, metrics = Random(seed), MemoryTransport(capacity=1_000), Metrics()
     submitted: set[str] = set()
+    crashes = [anyio.Event() for _ in range(CRASHES)]
+    lost: list[int] = []
     ends: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
 
@@ -120,19 +122,16 @@ async def test_every_job_ends_once_whatever_happens(seed: int) -> None:
                         await job.cancel()
 
         async def serve() -> None:
-            for crash in range(CRASHES + 1):
+            for crash in (*crashes, anyio.Event()):
                 transport = service.share()
                 try:
-                    async with APP.worker(transport, metrics=metrics) as worker:
-                        if crash == CRASHES:
-                            await anyio.sleep_forever()
-                        due = (crash + 1) * JOBS // (CRASHES + 1)
-                        while len(ends) < due:
-                            await checkpoint()
+                    async with APP.worker(transport, metrics=metrics):
+                        await crash.wait()
+                        lost.append(metrics.actor("do").in_flight)
                         await transport.crash()
                         await anyio.sleep_forever()
                 except* TransportClosed:
-                    assert worker.ready() == "the worker is stopped"
+                    pass
 
         with anyio.fail_after(120):
             tasks.start_soon(submit)
@@ -142,11 +141,15 @@ async def test_every_job_ends_once_whatever_happens(seed: int) -> None:
                 if event.ends_job:
                     ends[event.job] += 1
                     kinds[event.kind] += 1
+                    if len(ends) % (JOBS // (CRASHES + 1) + 1) == 0:
+                        crashes[len(lost)].set()
                 if len(ends) == JOBS:
                     break
             lags = [await watcher.lag(name) for name in APP.actors]
             tasks.cancel_scope.cancel()
 
+    assert len(lost) == CRASHES
+    assert max(lost) > 0
     assert ends.keys() == submitted
     assert set(ends.values()) == {1}
     assert min(kinds[kind] for kind in ("succeeded", "failed", "cancelled")) > JOBS / 100

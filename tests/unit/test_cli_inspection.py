@@ -1,6 +1,6 @@
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import anyio
@@ -195,8 +195,8 @@ def test_a_module_without_actors_is_no_target(cli: Command) -> None:
 
 def test_queues_tell_how_far_they_are_behind(cli: Command) -> None:
     url = "memory://cli-queues"
-    messages = [Send("enhance", Message(b"1")), Send("shrink", Message(b"2"), delay_s=60)]
-    anyio.run(emit, url, *messages)
+    messages: list[Out] = [Send("enhance", Message(b"1")), Send("shrink", Message(b"2"), delay_s=60)]
+    anyio.run(emit, url, messages)
     name = cli.module(PHOTOS)
 
     table = cli("queues", name, "--transport", url)
@@ -214,7 +214,7 @@ def test_queues_tell_how_far_they_are_behind(cli: Command) -> None:
     assert (chosen[0]["backlog"], chosen[0]["arrived"]) == (1, 1)
 
 
-async def emit(url: str, *out: Out) -> None:
+async def emit(url: str, out: Sequence[Out]) -> None:
     async with from_url(url) as transport:
         await transport.emit(*out)
 
@@ -290,7 +290,7 @@ def test_a_dead_letter_is_shown_whole(cli: Command, url: str) -> None:
 
 def test_bytes_that_are_no_message_are_shown_as_they_came(cli: Command, url: str) -> None:
     outcome = undecodable(b"\xffhello\x1b", "enhance", DecodeError("no envelope"), time.time())
-    anyio.run(emit, url, *outcome.out)
+    anyio.run(emit, url, outcome.out)
     (listed,) = cli("dead-letters", "list", "--transport", url, "--json").json()
 
     code, out, _ = cli("dead-letters", "show", listed["id"], "--transport", url)
@@ -305,7 +305,7 @@ def test_bytes_that_are_no_message_are_shown_as_they_came(cli: Command, url: str
 
 
 def test_what_a_stranger_put_among_the_dead_letters_is_listed(cli: Command, url: str) -> None:
-    anyio.run(emit, url, Send(DEAD_LETTERS, Message(b"\x00")))
+    anyio.run(emit, url, [Send(DEAD_LETTERS, Message(b"\x00"))])
 
     code, out, _ = cli("dead-letters", "list", "--transport", url)
     shown = cli("dead-letters", "show", out.splitlines()[1].split()[0], "--transport", url)
@@ -315,7 +315,7 @@ def test_what_a_stranger_put_among_the_dead_letters_is_listed(cli: Command, url:
 
 
 def test_a_child_with_a_claim_and_a_deadline_is_shown(cli: Command, url: str) -> None:
-    anyio.run(emit, url, Send(DEAD_LETTERS, Message(CHILD)))
+    anyio.run(emit, url, [Send(DEAD_LETTERS, Message(CHILD))])
 
     code, out, _ = cli("dead-letters", "show", "child", "--transport", url)
 

@@ -144,7 +144,7 @@ def test_of_asyafws_own_errors_the_transient_ones_are_retried(cls: type[AsyafwEr
 
 def test_what_may_go_well_at_another_time_is_transient() -> None:
     assert {name for name, cls in OWN.items() if cls.transient} == {
-        *("HandlerTimeout", "HandlerCancelled", "ProcessCrashed"),
+        *("BlobUnavailable", "HandlerTimeout", "HandlerCancelled", "ProcessCrashed"),
         *("TransportError", "TransportClosed", "TransportUnavailable"),
     }
 
