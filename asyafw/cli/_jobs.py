@@ -102,11 +102,10 @@ async def submit_all(
         async with sent:
             async for line in lines:
                 await room.acquire()
+                results.unfinished += 1
                 pending = await _submitted(client, plan, line)
-                if pending.job is not None:
-                    results.unfinished += 1
-                    if follow is not None:
-                        tasks.start_soon(follow, pending.job)
+                if follow is not None and pending.job is not None:
+                    tasks.start_soon(follow, pending.job)
                 await sent.send(pending)
 
     async with anyio.create_task_group() as tasks:

@@ -18,7 +18,7 @@ __all__ = ["Results"]
 class Results:
     """Prints each result as a line of JSON, and counts.
 
-    `failures` are lines without a result, `unfinished` jobs that were accepted and are not told.
+    `failures` are lines without a result, `unfinished` those that are read and not told.
     `write` writes a line; with `as_json` each job, failed or not, is an object on standard output.
     """
 
@@ -43,7 +43,7 @@ class Results:
     async def failed(self, line: Line, job: str | None, error: Exception) -> None:
         """Tell why a line is no job, or a job has no result."""
         self.failures += 1
-        self.unfinished -= job is not None
+        self.unfinished -= 1
         if self._as_json:
             await self._print(json.encode({**_about(line, job), "error": _described(error)}))
             return

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
@@ -208,8 +209,13 @@ class Running:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the end, and give the exit code and what else was written."""
-        out, err = self.process.communicate(timeout=LIMIT_S)
-        return self.process.returncode, out, "".join(self.seen) + err
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        # Not by `communicate`, which misses what was read ahead with the lines before.
+        with ThreadPoolExecutor() as pool:
+            out = pool.submit(self.process.stdout.read)
+            err = pool.submit(self.process.stderr.read)
+        return self.process.wait(LIMIT_S), out.result(), "".join(self.seen) + err.result()
 
 
 @contextmanager

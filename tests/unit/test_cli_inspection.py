@@ -195,7 +195,10 @@ def test_a_module_without_actors_is_no_target(cli: Command) -> None:
 
 def test_queues_tell_how_far_they_are_behind(cli: Command) -> None:
     url = "memory://cli-queues"
-    messages: list[Out] = [Send("enhance", Message(b"1")), Send("shrink", Message(b"2"), delay_s=60)]
+    messages: list[Out] = [
+        Send("enhance", Message(b"1")),
+        Send("shrink", Message(b"2"), delay_s=60),
+    ]
     anyio.run(emit, url, messages)
     name = cli.module(PHOTOS)
 
