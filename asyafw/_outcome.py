@@ -58,6 +58,7 @@ __all__ = [
 UNDECODABLE = {"content-type": "application/octet-stream"}
 """The headers of a dead letter whose payload is the bytes of a message that is no envelope."""
 
+_TRACE = ("traceparent", "tracestate")
 # An exception may quote all of a payload, and travels in events and dead letters.
 _MESSAGE_CHARS = 4_096
 _TRACEBACK_CHARS = 16_384
@@ -148,10 +149,18 @@ def ended(step: Step, payload: Payload) -> Outcome:
 
 
 def retried(step: Step, error: Retry) -> Outcome:
-    """Run the message again after the delay that `error` holds, as it came."""
+    """Run the message again after the delay that `error` holds, as it came.
+
+    Only a trace that began with this run goes on in the next.
+    """
     delay_s = error.after_s or 0.0
-    attempt = step.attempt + 1 if error.counted else step.attempt
-    again = replace(step.envelope, attempt=attempt, enqueued_at=step.now + delay_s)
+    begun = {name: step.headers[name] for name in _TRACE if name in step.headers}
+    again = replace(
+        step.envelope,
+        attempt=step.attempt + 1 if error.counted else step.attempt,
+        enqueued_at=step.now + delay_s,
+        headers=begun | step.envelope.headers,
+    )
     body = encode_envelope(again, step.codec)
     failure = failure_of(error.__cause__ or error, step, with_traceback=False)
     return Outcome(

@@ -6,6 +6,7 @@ The context travels in the headers ``traceparent`` and ``tracestate``
 They allow that the message's context is the parent of its span, and ask for a link to it.
 """
 
+import asyncio
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from asyafw.exceptions import JobCancelled, MissingExtra, Retry, message_of
 from asyafw.middleware import Handler, Middleware
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Link, Tracer, TracerProvider
+    from opentelemetry.trace import Link, Span, Tracer, TracerProvider
 
 __all__ = ["inject_headers", "sending", "tracing"]
 
@@ -27,13 +28,14 @@ def tracing(tracer_provider: "TracerProvider | None" = None) -> Middleware:
     """Make a span of every run of a handler, a child of the hop before it.
 
     Without a provider the global one is used.
-    A run that is to be repeated, or whose job was cancelled, is no error: it has an event.
+    A run whose handler asks to be repeated, or whose job was cancelled, is no error: it has an event.
+    One that its timeout interrupts is an error, as is any that raises.
 
     Raises:
         MissingExtra: OpenTelemetry is not installed.
     """
     tracer = _tracer(tracer_provider)
-    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     w3c = TraceContextTextMapPropagator()
@@ -60,21 +62,33 @@ def tracing(tracer_provider: "TracerProvider | None" = None) -> Middleware:
                 w3c.inject(ctx.headers)
             try:
                 return await call_next(payload, ctx)
-            except Retry as error:
-                cause = error.__cause__ or error
-                reason, delay_s = type(cause).__qualname__, error.after_s or 0.0
-                span.add_event("retry", {"error.type": reason, "asyafw.delay_s": delay_s})
-                raise
-            except JobCancelled:
-                span.add_event("cancelled")
+            except asyncio.CancelledError:
+                _mark(span, ctx.interrupt)
                 raise
             except Exception as error:
-                span.record_exception(error)
-                span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR, message_of(error)))
+                _mark(span, error)
                 raise
 
     return trace
+
+
+def _mark(span: "Span", error: BaseException | None) -> None:
+    """Tell on a span how its run ended."""
+    from opentelemetry.trace import Status, StatusCode
+
+    match error:
+        case Retry():
+            cause = error.__cause__ or error
+            reason, delay_s = type(cause).__qualname__, error.after_s or 0.0
+            span.add_event("retry", {"error.type": reason, "asyafw.delay_s": delay_s})
+        case JobCancelled():
+            span.add_event("cancelled")
+        case Exception():
+            span.record_exception(error)
+            span.set_attribute("error.type", type(error).__qualname__)
+            span.set_status(Status(StatusCode.ERROR, message_of(error)))
+        case _:
+            pass
 
 
 def inject_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,3 +1,4 @@
+import asyncio
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, get_current_span
 
+from asyafw import App, RetryPolicy, actor, fixed
 from asyafw.context import Context
 from asyafw.envelope import Envelope, Route
-from asyafw.exceptions import JobCancelled, Reject, Retry
+from asyafw.exceptions import HandlerTimeout, JobCancelled, Reject, Retry
 from asyafw.middleware import Handler, compose
 from asyafw.telemetry import inject_headers, sending, tracing
+from asyafw.testing import running
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
@@ -265,3 +268,37 @@ def test_without_opentelemetry_only_tracing_complains() -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "status"),
+    [(HandlerTimeout(), StatusCode.ERROR), (JobCancelled("j1"), StatusCode.UNSET)],
+)
+async def test_an_interrupted_run_tells_why(
+    recorder: Recorder, interrupt: Exception, status: StatusCode
+) -> None:
+    ctx = context()
+    ctx.interrupt = interrupt
+    traced = compose([tracing(recorder.provider)], raising(asyncio.CancelledError()))
+
+    with pytest.raises(asyncio.CancelledError):
+        await traced(None, ctx)
+
+    (span,) = recorder.spans
+    assert span.status.status_code is status
+    assert [event.name for event in span.events] in (["exception"], ["cancelled"])
+
+
+async def test_the_runs_of_a_message_that_is_tried_again_are_one_trace(recorder: Recorder) -> None:
+    @actor(retry=RetryPolicy(backoff=fixed(0)))
+    async def flaky(number: int, ctx: Context) -> int:
+        if ctx.attempt == 1:
+            raise ConnectionError
+        return number
+
+    async with running(App([flaky], middleware=[tracing(recorder.provider)])) as run:
+        job = await run.client.submit(["flaky"], 1)
+        await job.result(timeout_s=5)
+
+    first, second = recorder.spans
+    assert own(first).trace_id == own(second).trace_id
