@@ -28,7 +28,7 @@ def tracing(tracer_provider: "TracerProvider | None" = None) -> Middleware:
     """Make a span of every run of a handler, a child of the hop before it.
 
     Without a provider the global one is used.
-    A run whose handler asks to be repeated, or whose job was cancelled, is no error: it has an event.
+    A run whose handler asks for another, or whose job was cancelled, is no error: it has an event.
     One that its timeout interrupts is an error, as is any that raises.
 
     Raises:

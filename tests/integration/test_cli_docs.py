@@ -11,7 +11,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
         yield name, command
         for inner in getattr(command, "commands", {}).values():
             yield name, inner

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from asyafw import App, Client, Context, Job, Join, Limits, RetryPolicy, actor, fixed
-from asyafw.client import Catalogue, _derived_id
+from asyafw.client import Catalogue
+from asyafw.client._client import _derived_id
 from asyafw.envelope import JSON, MSGPACK, Failure
 from asyafw.events import EVENTS, Event, Kind, append
 from asyafw.exceptions import (
