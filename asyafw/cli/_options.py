@@ -20,6 +20,7 @@ __all__ = [
     "argument",
     "names",
     "option",
+    "seconds",
 ]
 
 _PREFIX = "ASYAFW_"

@@ -203,6 +203,17 @@ def leave_threads_behind(code: int, known: set[threading.Thread]) -> None:
         if not thread.daemon:
             thread.join(max(0.0, latest - time.monotonic()))
             if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
+                _flush()
                 os._exit(code)
+
+
+def _flush() -> None:
+    """Write what is still to be written, unless that, too, is what a thread is stuck in."""
+
+    def flush() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+    flusher = threading.Thread(target=flush, daemon=True)
+    flusher.start()
+    flusher.join(_LEAVE_S)

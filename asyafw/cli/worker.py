@@ -11,6 +11,7 @@ from asyafw.cli._errors import DONE
 from asyafw.cli._logs import log_as
 from asyafw.cli._options import (
     Actors,
+    Deliveries,
     DrainTimeout,
     LogFormat,
     LogLevel,
@@ -40,15 +41,7 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
         bool, option("--reload", "Restart when a Python file below this folder changes.")
     ] = False,
     drain_timeout: DrainTimeout = 30.0,
-    max_deliveries: Annotated[
-        int,
-        option(
-            "--max-deliveries",
-            "How often a message may be delivered and never settled.",
-            metavar="N",
-            min=1,
-        ),
-    ] = 5,
+    max_deliveries: Deliveries = 5,
     status: Annotated[
         str | None,
         option(

@@ -49,9 +49,10 @@ async def opened(delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None
     items: list[bytes | None] = []
     lost: dict[int, Failure] = {}
     for index, sibling in enumerate(siblings):
-        item = None
+        item: bytes | None = None
         try:
-            item = sibling and await checked_out(sibling, blobs)
+            if sibling is not None:
+                item = await checked_out(sibling, blobs)
         except BlobUnavailable:
             raise
         except BlobError as error:

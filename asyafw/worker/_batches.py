@@ -16,7 +16,7 @@ from asyafw.worker._watch import begin, calm, is_stopping
 
 __all__ = ["Batcher"]
 
-_Call: TypeAlias = Callable[[list[Any], list[Context]], Awaitable[Any]]
+_Call: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 class _Item(Struct, eq=False):

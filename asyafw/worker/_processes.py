@@ -68,7 +68,7 @@ def _call(module: str, name: str, payload: Any, most: int) -> Any:
         result = handler(payload)
         # The handler may change afterwards what it has yielded.
         return [*map(deepcopy, islice(result, most))] if inspect.isgenerator(result) else result
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 — it goes on in the worker's process
         raise _portable(error) from None
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context as Variables
 from contextvars import copy_context
+from types import GenericAlias
 from typing import Any
 
 import anyio
@@ -56,7 +57,10 @@ _logger = logging.getLogger("asyafw.worker")
 
 
 class Drained(BaseException):
-    """The worker stops: the message goes back to its queue. It passes by every `except Exception`."""
+    """The worker stops, and the message goes back to its queue.
+
+    It passes by every ``except Exception``.
+    """
 
 
 class Surroundings(Struct, frozen=True):
@@ -91,7 +95,8 @@ class Processor:
         measured = around.metrics.middleware(actor.name)
         self._handle = compose([bounded, *around.middleware, *actor.middleware, measured], handler)
         self._run = compose([log_outcomes(), retry(actor.retry)], self._admit)
-        taken = list[actor.input_type | None] if actor.join else actor.input_type
+        item: Any = actor.input_type
+        taken = GenericAlias(list, (item | None,)) if actor.join else item
         self._decode = {name: codec.decoder(taken).decode for name, codec in CODECS.items()}
         self._encode = result_encoder(actor)
 

@@ -56,7 +56,7 @@ def result_check(annotation: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, classes)
 
 
-def _classes(annotation: Any) -> _Classes | None:
+def _classes(annotation: Any) -> _Classes | None:  # noqa: PLR0911 — a case for each form
     """The classes whose instances the annotation allows, None where that cannot be told."""
     origin = get_origin(annotation)
     if annotation is None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
@@ -69,12 +70,14 @@ class Lane:
         """Consume and handle, until cancelled; after `stop` handle what is in hand."""
         self._variables = copy_context()
         self.progressed_at = monotonic()
-        async with transport.consume(self.actor.name) as consumer:
-            async with anyio.create_task_group() as self._slots:
-                task_status.started()
-                with self._reader:
-                    await self._read(consumer)
-                await anyio.sleep_forever()
+        async with (
+            transport.consume(self.actor.name) as consumer,
+            anyio.create_task_group() as self._slots,
+        ):
+            task_status.started()
+            with self._reader:
+                await self._read(consumer)
+            await anyio.sleep_forever()
 
     async def stop(self) -> None:
         """Receive nothing more, and hand back what no slot has begun."""
@@ -132,7 +135,7 @@ class Lane:
             self._waking = True
             name = f"asyafw {self.actor.name} {self._started}"
             # Not with the variables of the slot that this may be called in.
-            self._variables.run(self._slots.start_soon, self._slot, name=name)
+            self._variables.run(partial(self._slots.start_soon, self._slot, name=name))
 
     async def _slot(self) -> None:
         task = asyncio.current_task()

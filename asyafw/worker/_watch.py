@@ -24,7 +24,7 @@ class Sweep:
     """Interrupts handlers whose time is over, and tells of those that run for a while.
 
     It implements `asyafw.middleware.Watch`.
-    `swept_at` is when it last ran, on the monotonic clock: while the event loop is blocked it cannot.
+    `swept_at` is when it last ran, on the monotonic clock; it cannot while the loop is blocked.
     """
 
     def __init__(self, metrics: Metrics) -> None:

@@ -96,7 +96,7 @@ class Worker:
             raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> bool | None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:  # noqa: PYI036 — as the group's types
         if self._tasks is None:
             return None
         self._leaving.set()
@@ -174,8 +174,9 @@ class Worker:
         tasks.start_soon(self._notices.run, self._transport, name="asyafw notices")
         await tasks.start(self._cancellations.run, self._transport, name="asyafw control")
         for lane, batcher in served:
-            for _ in range(lane.actor.concurrency if batcher else 0):
-                tasks.start_soon(batcher.run, name=f"asyafw batch {lane.actor.name}")  # type: ignore[union-attr]
+            if batcher is not None:
+                for _ in range(lane.actor.concurrency):
+                    tasks.start_soon(batcher.run, name=f"asyafw batch {lane.actor.name}")
             await tasks.start(lane.serve, self._transport, name=f"asyafw {lane.actor.name}")
             self._lanes.append(lane)
         tasks.start_soon(self._measure, name="asyafw lag")

@@ -59,7 +59,7 @@ def relight_error(network: nn.Module, given: list[Tensor], wanted: Tensor) -> Te
     white, grid = network.decide(thumbnail)
     steps = [grid.diff(dim=dim).square().mean() for dim in (2, 3, 4)]
     error = (network.brighten(image, white, grid, window) - wanted).abs().mean()
-    return error + 0.005 * sum(steps, torch.zeros(()))
+    return error + 0.2 * sum(steps, torch.zeros(()))
 
 
 RECIPES: dict[Name, Recipe] = {

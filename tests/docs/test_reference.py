@@ -9,6 +9,7 @@ from asyafw import Limits, RetryPolicy
 from asyafw.envelope import Claim, Envelope, Failure
 from asyafw.events import Event, Kind
 from asyafw.memory._names import _OPTIONS
+from asyafw.telemetry.metrics import _SPECS, BUCKETS_S, OUTCOMES
 from tests.docs.blocks import ROOT
 
 DOCS = ROOT / "docs"
@@ -47,3 +48,25 @@ def test_every_option_of_a_retry_policy_is_told() -> None:
 
 def test_every_option_of_memory_is_told() -> None:
     assert named("reference/urls.md") >= _OPTIONS.keys()
+
+
+def test_the_reference_lists_every_metric() -> None:
+    row = re.compile(r"^\| `(asyafw_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+    listed = {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in row.findall((DOCS / "reference/metrics.md").read_text())
+    }
+
+    offered = {
+        spec.name + ("_total" if spec.kind == "counter" else ""): (spec.kind, spec.labels)
+        for spec in _SPECS
+    }
+
+    assert listed == offered
+
+
+def test_the_reference_lists_every_outcome_and_bucket() -> None:
+    reference = (DOCS / "reference/metrics.md").read_text()
+
+    assert all(f"| `{outcome}` |" in reference for outcome in OUTCOMES)
+    assert ", ".join(f"{bound:g}" for bound in BUCKETS_S) in reference

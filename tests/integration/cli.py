@@ -62,6 +62,12 @@ async def hold(name: str) -> str:
 
 
 @actor
+async def echo(text: str) -> str:
+    Path("echoed").touch()
+    return text
+
+
+@actor
 async def endless(name: str) -> str:
     print("begun", name, flush=True)
     await asyncio.sleep(3600)
@@ -116,17 +122,18 @@ async def lifespan():
     if first == "never":
         print("opening", flush=True)
         await asyncio.sleep(3600)
-    elif first:
+    elif first not in (None, "quiet"):
         async with app.connect("memory://") as client:
             await client.submit([first], first)
     try:
         yield
     finally:
-        print("closed", flush=True)
+        if first != "quiet":
+            print("closed", flush=True)
 
 
 every = [
-    enhance, judge, hold, endless, stuck, stuck_in_executor, stubborn, blocking, elsewhere
+    enhance, judge, hold, echo, endless, stuck, stuck_in_executor, stubborn, blocking, elsewhere
 ]
 flows = {"photos": ["enhance", "judge"], **{each.name: [each.name] for each in every}}
 app = App(every, flows, lifespan=lifespan)

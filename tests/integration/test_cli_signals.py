@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli import PIPELINE, running
+from tests.integration.cli import LIMIT_S, PIPELINE, running
 
 
 @pytest.fixture
@@ -180,3 +180,18 @@ def test_commands_without_a_worker_end_quietly_when_interrupted(folder: Path) ->
 
     assert code == 130
     assert "Traceback" not in err
+
+
+def test_a_reader_that_pauses_does_not_block_the_exit(folder: Path) -> None:
+    arguments = ("run", "pipeline", "--flow", "echo", "--payload", "-")
+    with running(folder, *arguments, FIRST="quiet") as run:
+        for _ in range(4):
+            run.stdin.write(f'"{"a" * 100_000}"\n')
+        while not (folder / "echoed").exists():
+            assert run.process.poll() is None
+
+        run.signal(signal.SIGINT)
+        run.logged("stopping")
+        code = run.process.wait(LIMIT_S)
+
+    assert code == 130
