@@ -8,7 +8,7 @@ settings the one that comes nearest to the good photos.
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import anyio
 import numpy as np
@@ -41,6 +41,9 @@ class Result(Struct, frozen=True, order=True):
 
     psnr: float
     ssim: float
+
+    def __str__(self) -> str:
+        return f"{self.psnr:.2f} dB, {self.ssim:.3f}"
 
 
 def held_out(side: int | None = None) -> dict[str, Pixels]:
@@ -193,23 +196,27 @@ async def _seconds_per_megapixel(name: Name, model: Model) -> float:
     return time.perf_counter() - began
 
 
+async def _table(name: Name, model: Model) -> list[list[str]]:
+    """Measure all filters on all cases; a row for each filter."""
+    headings = cases(name)
+    columns = [
+        {
+            **{kind: best(filters, given) for kind, filters in rivals(name).items()},
+            "**network**": await network(name, model, given),
+        }
+        for given in headings.values()
+    ]
+    rows = [[kind, *(str(column[kind]) for column in columns)] for kind in columns[0]]
+    return [[name, *headings], ["---"] * (len(headings) + 1), *rows]
+
+
 async def main() -> None:
-    """Print the table of the README."""
-    print("| task | photos | filter | PSNR | SSIM |\n|---|---|---|---:|---:|")
-    names: tuple[Name, ...] = ("relight", "denoise", "upscale")
-    seconds = []
-    for name in names:
+    """Print the tables of the README, and how long a megapixel takes."""
+    for name in get_args(Name):
         async with in_process(name) as model:
-            for heading, given in cases(name).items():
-                rows = {kind: best(filters, given) for kind, filters in rivals(name).items()}
-                rows["**network**"] = await network(name, model, given)
-                for kind, row in rows.items():
-                    print(
-                        f"| {name} | {heading} | {kind} | {row.psnr:.2f} | {row.ssim:.3f} |",
-                        flush=True,
-                    )
-            seconds.append(f"{name} {await _seconds_per_megapixel(name, model):.1f} s")
-    print(f"\nSeconds for a megapixel: {', '.join(seconds)}.")
+            for row in await _table(name, model):
+                print(f"| {' | '.join(row)} |")
+            print(f"\n{await _seconds_per_megapixel(name, model):.1f} s for a megapixel\n")
 
 
 if __name__ == "__main__":

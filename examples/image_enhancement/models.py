@@ -69,7 +69,8 @@ def trained(name: Name) -> "Module":
     network = NETWORKS[name]()
     weights = torch.load(_WEIGHTS / f"{name}.pt", map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
-    return network.eval()
+    # On a CPU, convolutions are quicker with a pixel's channels side by side.
+    return network.to(memory_format=torch.channels_last).eval()
 
 
 async def relight(model: Model, photo: Photo) -> Photo:

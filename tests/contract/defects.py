@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - To ignore an argument is a defect like any other.
 """Transports with one defect each."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence

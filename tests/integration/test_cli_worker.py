@@ -36,8 +36,8 @@ def test_a_worker_answers_for_its_state(folder: Path) -> None:
         healthy, ready = answer(address, "/healthz"), answer(address, "/readyz")
         code, metrics = answer(address, "/metrics")
         worker.signal(signal.SIGTERM)
-        worker.logged("stopping")
-        draining = answer(address, "/readyz")
+        while (draining := answer(address, "/readyz")) == ready:
+            assert worker.process.poll() is None
         (folder / "go").touch()
         end = worker.end()
 

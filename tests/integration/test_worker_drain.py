@@ -216,10 +216,12 @@ async def test_draining_is_told_where_something_is_given_back(
     app = app_of(handler)
 
     with caplog.at_level(logging.WARNING):
-        async with app.connect(service.share()) as client:
-            async with app.worker(service.share(), drain_timeout_s=0.01):
-                await client.submit(["work"], 1)
-                await becomes(lambda: handler.running)
+        async with (
+            app.connect(service.share()) as client,
+            app.worker(service.share(), drain_timeout_s=0.01),
+        ):
+            await client.submit(["work"], 1)
+            await becomes(lambda: handler.running)
 
     assert "the worker stops and gives 1 messages back" in caplog.text
 

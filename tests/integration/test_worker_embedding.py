@@ -1,7 +1,7 @@
 """A worker inside another app, which has task groups, timeouts and exceptions of its own."""
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -139,7 +139,7 @@ async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_behind(
     entered, left = anyio.Event(), anyio.Event()
 
     class Loading:
-        async def __aenter__(self) -> "Loading":
+        async def __aenter__(self) -> Self:
             entered.set()
             try:
                 await anyio.sleep_forever()
@@ -199,7 +199,7 @@ class _Defective:
 
 async def test_an_exception_of_an_actors_exit_is_raised() -> None:
     class Leaving:
-        async def __aenter__(self) -> "Leaving":
+        async def __aenter__(self) -> Self:
             return self
 
         async def __aexit__(self, *_: object) -> None:
@@ -266,7 +266,7 @@ async def test_the_state_says_draining_while_it_drains() -> None:
     app = App([actor(name="slow")(slow)])
 
     async with app.connect(service.share()) as client, anyio.create_task_group() as tasks:
-        async with app.worker(service.share()) as worker:
+        async with app.worker(service.share()) as worker:  # noqa: SIM117 — it ends before the tasks
 
             async def watch() -> None:
                 await becomes(lambda: worker.ready() == "the worker is draining")

@@ -297,12 +297,11 @@ async def test_an_instance_is_an_actor_with_settings() -> None:
 
 
 async def test_a_class_may_be_called_in_a_thread() -> None:
-    @actor
     class Where:
         def __call__(self, _: None) -> str:
             return threading.current_thread().name
 
-    async with running(Where) as run:
+    async with running(actor(Where)) as run:
         result = await run.result(None)
 
     assert result != threading.current_thread().name

@@ -1,4 +1,4 @@
-"""Handlers that misbehave: each ends in an outcome, and the next message is none the worse for it."""
+"""Handlers that misbehave: each ends in an outcome, and does no harm to the next message."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from asyafw import Batch, Context, Limits, Reject, Retry, RetryPolicy, actor
@@ -16,7 +17,7 @@ from tests.integration.running import events, running, submit_all
 ONCE = RetryPolicy(max_attempts=1)
 
 
-class Unspeakable(Exception):  # noqa: N818 — it says nothing, not even that
+class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no comment")
 
@@ -314,7 +315,7 @@ async def test_a_handler_that_cancels_its_task_harms_only_itself(
             task.cancel()
         try:
             if awaits:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         except asyncio.CancelledError:
             if not swallows:
                 raise
@@ -336,7 +337,7 @@ async def test_a_batch_that_cancels_its_task_harms_only_itself() -> None:
         if numbers[0] < 0:
             task.cancel()
         if numbers[0] < -1:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         return numbers
 
     async with running(tried) as run:

@@ -1,6 +1,7 @@
 """Jobs from their first event to their last: cancelled, late, told and counted."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -460,10 +461,8 @@ async def test_slots_that_are_full_for_longer_than_any_timeout_are_unhealthy(
     @actor(concurrency=1, timeout_s=60)
     async def stubborn(number: int) -> int:
         while not end.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await end.wait()
-            except asyncio.CancelledError:
-                pass
         return number
 
     async with running(stubborn) as run:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -147,7 +147,7 @@ async def test_a_worker_that_cannot_measure_is_not_ready_until_it_can(
     async with flaky_worker(App([double])) as service:
         await becomes(lambda: service.worker.ready() is None)
         service.flaky.away.add("lag")
-        await becomes(lambda: service.worker.ready())
+        await becomes(service.worker.ready)
         problem = service.worker.ready()
         health = service.worker.healthy()
         service.flaky.away.clear()
@@ -159,7 +159,7 @@ async def test_a_worker_that_cannot_measure_is_not_ready_until_it_can(
 
 async def test_a_worker_that_cannot_connect_raises_what_is_wrong() -> None:
     class Unreachable(MemoryTransport):
-        async def __aenter__(self) -> "Unreachable":
+        async def __aenter__(self) -> Self:
             raise TransportUnavailable("nobody at localhost:6379")
 
     app = App([double])
