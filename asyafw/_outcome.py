@@ -6,7 +6,7 @@ How the children of a fan-out part and meet again is in `_forks`.
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -80,14 +80,14 @@ class Rules(Struct, frozen=True):
     events: Literal["hops", "jobs"] = "hops"
 
 
-class Payload(NamedTuple):
+class Payload(Struct, frozen=True):
     """An encoded payload, or the claim for one; `raw` is null then."""
 
     raw: Raw
     claim: Claim | None = None
 
 
-class Step(NamedTuple):
+class Step(Struct, frozen=True):
     """One run of a handler for one message, over at `now`.
 
     `route` and `headers` are as the handler left them; `attempt` counts crashes too.
@@ -103,7 +103,7 @@ class Step(NamedTuple):
     now: float
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What becomes of a message; `label` is its name in the metrics."""
 
     label: str
@@ -183,7 +183,7 @@ def _recovered(step: Step, rules: Rules, failure: Failure) -> Outcome | None:
     expired = envelope.deadline_at is not None and step.now >= envelope.deadline_at
     if not recovery or expired:
         return None
-    onward = step._replace(route=envelope.route.replace(*recovery), headers=envelope.headers)
+    onward = replace(step, route=envelope.route.replace(*recovery), headers=envelope.headers)
     try:
         recovering = next_envelope(onward, rules, Payload(envelope.payload, envelope.claim))
     except (LimitExceeded, UnknownActor):
@@ -281,23 +281,18 @@ def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
         raise UnknownActor(f"the route goes to {name!r}, which the app does not have")
     if step.headers is not envelope.headers:
         _check_headers(step)
-    return Envelope(
-        id=envelope.id,
-        job=envelope.job,
+    return replace(
+        envelope,
         route=route.advance(),
         payload=payload.raw,
-        v=envelope.v,
-        parent=envelope.parent,
         headers=step.headers,
-        flow=envelope.flow,
-        created_at=envelope.created_at,
         enqueued_at=step.now,
-        deadline_at=envelope.deadline_at,
         hops=hops,
-        reply=envelope.reply,
-        forks=envelope.forks,
+        attempt=1,
+        joined=False,
+        failures={},
         claim=payload.claim,
-        extra=envelope.extra,
+        error=None,
     )
 
 
@@ -336,10 +331,10 @@ def part_of(envelope: Envelope, codec: Codec, error: Failure | None = None) -> P
 
 def told(step: Step, kind: Kind, **fields: Any) -> Append:
     """Tell what happened to the job."""
-    return append(event_of(step, kind, **fields), step.codec, step.envelope.reply)
+    return append(event_of(step, kind, fields), step.codec, step.envelope.reply)
 
 
-def event_of(step: Step, kind: Kind, **fields: Any) -> Event:
+def event_of(step: Step, kind: Kind, fields: Mapping[str, Any] = {}) -> Event:
     """Describe what happened to the job."""
     envelope = step.envelope
     return Event(

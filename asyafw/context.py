@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from asyafw.envelope import MSGPACK, Envelope, Failure, Route
+from msgspec import Struct, field
+
+from asyafw.envelope import MSGPACK, Codec, Envelope, Failure, Route
 from asyafw.events import Event, Kind
 from asyafw.exceptions import UnknownActor
 
@@ -82,52 +84,33 @@ class RouteEditor:
         return names
 
 
-class Context:
+def _to_nobody(_event: Event, _log: str | None) -> None: ...
+
+
+class Context(Struct, eq=False):
     """The message in hand, as its handler sees it.
 
     `attempt` counts the runs of this handler for this message, crashes included, from 1.
     `state` holds what the app's lifespan gave.
     """
 
-    __slots__ = (
-        "_headers",
-        "_known",
-        "_notify",
-        "_route",
-        "announced",
-        "attempt",
-        "codec",
-        "envelope",
-        "expires_at",
-        "interrupt",
-        "started_at",
-        "state",
-        "task",
-    )
+    envelope: Envelope
+    attempt: int = 1
+    state: Any = None
+    known: Topology = ()
+    notify: Callable[[Event, str | None], None] = _to_nobody
+    # The worker's own marks: how to encode, and when and why to interrupt the handler.
+    codec: Codec = MSGPACK
+    task: "asyncio.Task[Any] | None" = None
+    started_at: float = field(default_factory=time.time)
+    expires_at: float = inf
+    interrupt: BaseException | None = None
+    announced: bool = False
+    _route: RouteEditor | None = None
+    _headers: dict[str, str] | None = None
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        *,
-        attempt: int = 1,
-        state: Any = None,
-        known: Topology = (),
-        notify: Callable[[Event, str | None], None] = lambda _event, _log: None,
-    ) -> None:
-        self.envelope = envelope
-        self.attempt = attempt
-        self.state = state
-        self.started_at = time.time()
-        self._known = known
-        self._notify = notify
-        self._route: RouteEditor | None = None
-        self._headers: dict[str, str] | None = None
-        # The worker's own marks: how to encode, and when and why to interrupt the handler.
-        self.codec = MSGPACK
-        self.task: asyncio.Task[Any] | None = None
-        self.expires_at = inf
-        self.interrupt: BaseException | None = None
-        self.announced = False
+    def __repr__(self) -> str:
+        return f"<context of job {self.job} at {self.envelope.route.curr}>"
 
     @property
     def job(self) -> str:
@@ -168,7 +151,7 @@ class Context:
     def route(self) -> RouteEditor:
         """The route, to be read and rewritten."""
         if self._route is None:
-            self._route = RouteEditor(self.envelope.route, self._known)
+            self._route = RouteEditor(self.envelope.route, self.known)
         return self._route
 
     @property
@@ -209,7 +192,7 @@ class Context:
             started_at=self.started_at,
             **fields,
         )
-        self._notify(event, self.envelope.reply)
+        self.notify(event, self.envelope.reply)
 
     @property
     def edited_route(self) -> Route:

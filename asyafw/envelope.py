@@ -305,10 +305,7 @@ def _decode(body: bytes, codec: Codec) -> Envelope:
 
 
 def _check(envelope: Envelope) -> None:
-    route = envelope.route
-    check_name(route.curr)
-    _check_names(route.next)
-    _check_names(route.prev)
+    _check_route(envelope.route)
     if envelope.flow is not None:
         check_name(envelope.flow)
     for fork in envelope.forks:
@@ -316,6 +313,13 @@ def _check(envelope: Envelope) -> None:
             raise LimitExceeded(f"number {fork.index} of {fork.total} siblings, counted from 0")
         check_name(fork.at)
         _check_names(fork.next)
+
+
+@lru_cache(maxsize=512)
+def _check_route(route: Route) -> None:
+    check_name(route.curr)
+    _check_names(route.next)
+    _check_names(route.prev)
 
 
 def _check_names(names: tuple[str, ...]) -> None:

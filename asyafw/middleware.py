@@ -106,7 +106,8 @@ def timeout(watch: Watch, timeout_s: float | None) -> Middleware:
 
     async def timeout_(payload: Any, ctx: Context, call_next: Handler) -> Any:
         result: Any = None
-        ctx.expires_at = expires_at(ctx, timeout_s)
+        if timeout_s is not None or ctx.deadline is not None:
+            ctx.expires_at = expires_at(ctx, timeout_s)
         watch.enter(ctx)
         try:
             result = await call_next(payload, ctx)

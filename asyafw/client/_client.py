@@ -67,8 +67,8 @@ class Client:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        return await self._stack.__aexit__(*exc_info)  # type: ignore[arg-type]
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def _leave(self, *exc_info: Any) -> None:
         tasks, self._tasks = self._running(), None

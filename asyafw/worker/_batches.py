@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import anyio
 from msgspec import Struct
@@ -116,7 +116,7 @@ class Batcher:
             for item in items:
                 item.result.add_done_callback(lambda _: _cancel_if_abandoned(scope, items))
             results = await self._call([item.payload for item in items], contexts)
-            if not isinstance(results, list) or len(results) != len(items):
+            if not _is_list(results) or len(results) != len(items):
                 raise ResultTypeError(
                     f"{self._name} got a batch of {len(items)} and returned {_described(results)}; "
                     "a list with one result for each is needed"
@@ -140,5 +140,9 @@ def _cancel_if_abandoned(scope: anyio.CancelScope, items: Sequence[_Item]) -> No
         scope.cancel()
 
 
+def _is_list(results: Any) -> TypeGuard[list[Any]]:
+    return isinstance(results, list)
+
+
 def _described(results: Any) -> str:
-    return f"{len(results)} results" if isinstance(results, list) else f"a {type(results).__name__}"
+    return f"{len(results)} results" if _is_list(results) else f"a {type(results).__name__}"

@@ -43,7 +43,10 @@ async def open_handler(
 
 
 def _without_context(handler: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda payload, _ctx: handler(payload)
+    def call(payload: Any, _ctx: Any) -> Any:
+        return handler(payload)
+
+    return call
 
 
 def _kept(handler: Handler, keep: Keep, most: int) -> Handler:

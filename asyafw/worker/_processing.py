@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 from msgspec import MsgspecError, Raw, Struct
+from msgspec.structs import replace
 
 from asyafw._actor import Actor
 from asyafw._forks import fanned_out, gathered
@@ -28,7 +29,7 @@ from asyafw._outcome import (
 )
 from asyafw.blobs import Blobs
 from asyafw.context import Context
-from asyafw.envelope import CODECS, Codec, Envelope
+from asyafw.envelope import CODECS, Codec, Envelope, decode_envelope
 from asyafw.events import Event
 from asyafw.exceptions import (
     BlobError,
@@ -38,15 +39,16 @@ from asyafw.exceptions import (
     JoinFailed,
     PayloadError,
     Retry,
+    TransportError,
     WorkerCrashed,
 )
 from asyafw.middleware import Handler, Middleware, Watch, compose, retry, timeout
 from asyafw.telemetry import Metrics, current, log_outcomes
 from asyafw.transport import Delivery
-from asyafw.worker._arrivals import Arrived, opened
 from asyafw.worker._claims import checked_in, checked_out, made_smaller
+from asyafw.worker._joins import open_join
 from asyafw.worker._results import result_encoder
-from asyafw.worker._settling import release, settle
+from asyafw.worker._settling import release, settle_again
 from asyafw.worker._watch import calm
 
 __all__ = ["Drained", "Processor", "Surroundings"]
@@ -54,6 +56,7 @@ __all__ = ["Drained", "Processor", "Surroundings"]
 _STORE_PAUSE_S = 1.0
 
 _logger = logging.getLogger("asyafw.worker")
+_messages = logging.getLogger("asyafw.messages")  # of `log_outcomes`
 
 
 class Drained(BaseException):
@@ -82,19 +85,21 @@ class Processor:
 
     Whatever happens becomes an outcome; only the worker's own end leaves a delivery unsettled.
     The chain around the handler is, from outside: logging, retry, the admission of the message,
-    timeout, the app's middleware, the actor's, metrics.
+    timeout, the app's middleware, the actor's, metrics. The outer two are run for what went wrong.
     """
 
     def __init__(self, actor: Actor[..., Any], handler: Handler, around: Surroundings) -> None:
         self.actor = actor
         self._around = around
         self._rules = around.rules
+        self._known = around.rules.known
         self._most_bytes = around.rules.limits.payload_bytes
         self._metrics = around.metrics.actor(actor.name)
         bounded = timeout(around.watch, None if actor.batch else actor.timeout_s)
         measured = around.metrics.middleware(actor.name)
-        self._handle = compose([bounded, *around.middleware, *actor.middleware, measured], handler)
-        self._run = compose([log_outcomes(), retry(actor.retry)], self._admit)
+        self._handler = compose([bounded, *around.middleware, *actor.middleware, measured], handler)
+        # They change nothing about a success, which costs less without them.
+        self._conclude = compose([log_outcomes(), retry(actor.retry)], _replay)
         item: Any = actor.input_type
         taken = GenericAlias(list, (item | None,)) if actor.join else item
         self._decode = {name: codec.decoder(taken).decode for name, codec in CODECS.items()}
@@ -106,26 +111,28 @@ class Processor:
         Returns whether its context variables are as they were: what a handler has left in them
         is not for the next message.
         """
+        around = self._around
         try:
-            arrived = await opened(delivery, self.actor, self._around.blobs)
+            if delivery.parts is None:
+                (envelope, codec), gathers = decode_envelope(delivery.message.body), 0
+            else:
+                envelope, codec, gathers = await open_join(delivery, self.actor, around.blobs)
         except (DecodeError, BlobError) as error:
             await self._refuse(delivery, error)
             return True
-        envelope, around = arrived.envelope, self._around
-        ctx = Context(
-            envelope,
-            attempt=envelope.attempt + arrived.deliveries - 1,
-            state=around.state,
-            known=self._rules.known,
-            notify=around.notify,
-        )
-        ctx.codec, ctx.task = arrived.codec, task
+        attempt = envelope.attempt + delivery.attempt - 1
+        ctx = Context(envelope, attempt, around.state, self._known, around.notify, codec, task)
         current.set(ctx)
         variables = copy_context()
         if envelope.enqueued_at:
             self._metrics.observe_wait(ctx.started_at - envelope.enqueued_at)
         try:
-            outcome = await self._run(arrived, ctx)
+            if gathers:
+                outcome = gathered(self._step(ctx), gathers)
+            else:
+                outcome = await self._handle(ctx, delivery.attempt)
+            if _messages.isEnabledFor(logging.DEBUG):
+                await self._conclude(outcome, ctx)
         except Drained:
             await release(delivery, self.actor.name)
         except Exception as error:  # noqa: BLE001 — whatever it is becomes the outcome
@@ -134,23 +141,44 @@ class Processor:
             await self._settle(delivery, envelope, outcome)
         return _are_same(variables, copy_context())
 
-    async def _admit(self, arrived: Arrived, ctx: Context) -> Outcome:
-        """Check that the message may be handled, handle it, and decide what follows."""
-        envelope = arrived.envelope
-        if arrived.gathers:
-            return gathered(self._step(ctx), arrived.gathers)
-        if envelope.job in self._around.cancelled_jobs:
-            raise JobCancelled(envelope.job)
-        if envelope.deadline_at is not None and ctx.started_at >= envelope.deadline_at:
-            late_s = ctx.started_at - envelope.deadline_at
+    async def _handle(self, ctx: Context, deliveries: int) -> Outcome:
+        """Run the handler, if the message may be handled, and decide what follows."""
+        self._admit(ctx, deliveries)
+        envelope, task = ctx.envelope, ctx.task
+        raw: bytes = envelope.payload
+        if envelope.claim is not None:
+            raw = await checked_out(envelope, self._around.blobs)
+        payload = self._input(raw, ctx)
+        try:
+            result = await self._handler(payload, ctx)
+        finally:
+            if task is not None and task.cancelling():
+                await calm(task)
+        if self.actor.signature.yields:
+            payloads = [await self._payload(item, ctx.codec) for item in result]
+            return fanned_out(self._step(ctx), self._rules, payloads)
+        if result is None:
+            return ended(self._step(ctx), await self._payload_as_it_was(ctx))
+        given = await self._payload(self._encode(ctx, result), ctx.codec)
+        return handed_on(self._step(ctx), self._rules, given)
+
+    def _admit(self, ctx: Context, deliveries: int) -> None:
+        """Check that the message may be handled.
+
+        Raises:
+            JobCancelled, DeadlineExceeded, WorkerCrashed: it may not.
+        """
+        job, deadline, around = ctx.job, ctx.deadline, self._around
+        if job in around.cancelled_jobs:
+            raise JobCancelled(job)
+        if deadline is not None and ctx.started_at >= deadline:
+            late_s = ctx.started_at - deadline
             raise DeadlineExceeded(f"the job's deadline passed {late_s:.3g} s ago")
-        if arrived.deliveries > self._around.max_deliveries:
+        if deliveries > around.max_deliveries:
             raise WorkerCrashed(
-                f"delivered {arrived.deliveries - 1} times to {self.actor.name} and never settled: "
+                f"delivered {deliveries - 1} times to {self.actor.name} and never settled: "
                 "it may kill its worker"
             )
-        raw = await checked_out(envelope, self._around.blobs)
-        return await self._outcome(await self._result(self._input(raw, ctx), ctx), ctx)
 
     def _input(self, raw: bytes, ctx: Context) -> Any:
         """Decode the payload.
@@ -172,24 +200,6 @@ class Processor:
             return self._decode[ctx.codec.name](raw)
         except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
             raise PayloadError(f"the payload does not fit {self.actor.name}: {error}") from error
-
-    async def _result(self, payload: Any, ctx: Context) -> Any:
-        """Run the handler, which cannot harm the task that it runs in."""
-        task = ctx.task
-        try:
-            return await self._handle(payload, ctx)
-        finally:
-            if task is not None and task.cancelling():
-                await calm(task)
-
-    async def _outcome(self, result: Any, ctx: Context) -> Outcome:
-        if self.actor.signature.yields:
-            payloads = [await self._payload(item, ctx.codec) for item in result]
-            return fanned_out(self._step(ctx), self._rules, payloads)
-        if result is None:
-            return ended(self._step(ctx), await self._payload_as_it_was(ctx))
-        payload = await self._payload(self._encode(ctx, result), ctx.codec)
-        return handed_on(self._step(ctx), self._rules, payload)
 
     async def _payload(self, encoded: bytes, codec: Codec) -> Payload:
         if len(encoded) <= self._most_bytes:
@@ -215,13 +225,17 @@ class Processor:
         )
 
     async def _failed(self, ctx: Context, error: Exception) -> Outcome:
+        try:
+            await self._conclude(error, ctx)
+        except Exception as decided:  # noqa: BLE001 — it raises what the error has become
+            error = decided
         step = self._step(ctx)
         if isinstance(error, JobCancelled) and error.job == ctx.job:
             return cancelled(step)
         blobs, envelope = self._around.blobs, step.envelope
         if blobs is not None and len(envelope.payload) > self._most_bytes:
             smaller = await made_smaller(envelope, step.codec, blobs, self.actor.name)
-            step = step._replace(envelope=smaller)
+            step = replace(step, envelope=smaller)
         if isinstance(error, Retry):
             return retried(step, error)
         return failed(step, self._rules, error)
@@ -246,19 +260,30 @@ class Processor:
         metrics, name = self._metrics, self.actor.name
         began = time.perf_counter()
         try:
-            settled = await settle(delivery, outcome.out, name)
+            try:
+                settled: bool | None = await delivery.settle(*outcome.out)
+            except TransportError as error:
+                settled = await settle_again(delivery, outcome.out, name, error)
         except ValueError as error:
             # Parts that fit no join come from no worker, so there is nobody to be told.
             _logger.exception("%s got a message of an impossible join", name)
-            outcome = self._undecodable(delivery, error)
-            settled = await settle(delivery, outcome.out, name)
+            await self._settle(delivery, None, self._undecodable(delivery, error))
+            return
         metrics.observe_settle(time.perf_counter() - began)
+        if settled is None:
+            return
         if not settled:
-            metrics.lease_losses += settled is False
+            metrics.lease_losses += 1
             return
         metrics.count(outcome.label)
         if outcome.ends_job and envelope is not None:
             self._around.metrics.observe_job(envelope.flow, time.time() - envelope.created_at)
+
+
+async def _replay(ended: Outcome | Exception, _ctx: Context) -> Outcome:
+    if isinstance(ended, Exception):
+        raise ended
+    return ended
 
 
 def _are_same(before: Variables, after: Variables) -> bool:

@@ -68,7 +68,8 @@ def _classes(annotation: Any) -> _Classes | None:  # noqa: PLR0911 — a case fo
         members = [_classes(member) for member in get_args(annotation)]
         return None if None in members else tuple(c for cs in members if cs for c in cs)
     if origin is Literal:
-        return tuple({type(value) for value in get_args(annotation)})
+        values: tuple[Any, ...] = get_args(annotation)
+        return tuple({value.__class__ for value in values})
     if is_typeddict(annotation):
         return (dict,)
     if annotation is float:

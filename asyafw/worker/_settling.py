@@ -1,4 +1,4 @@
-"""How a delivery is settled or given back, through whatever happens to the connection."""
+"""How a delivery is settled or given back when the connection fails."""
 
 import logging
 from collections.abc import Sequence
@@ -7,29 +7,29 @@ from asyafw._backoff import back_off
 from asyafw.exceptions import TransportClosed, TransportError
 from asyafw.transport import Delivery, Out
 
-__all__ = ["release", "settle"]
+__all__ = ["release", "settle_again"]
 
 _logger = logging.getLogger("asyafw.worker")
 
 
-async def settle(delivery: Delivery, out: Sequence[Out], actor: str) -> bool | None:
-    """Settle; while it is unknown whether that happened, do it again.
+async def settle_again(
+    delivery: Delivery, out: Sequence[Out], actor: str, error: TransportError
+) -> bool | None:
+    """Settle what could not be settled because of `error`, until it is known to be.
 
     Meanwhile the slot is taken, and the result is not computed a second time.
-    Gives False if somebody else has the message, None if the transport was closed.
-
-    Raises:
-        ValueError: what is to be emitted makes no sense to the transport.
+    Gives False if somebody else has the message, or an earlier try was not in vain,
+    and None if the transport was closed.
     """
     failures = 0
-    while True:
+    while not isinstance(error, TransportClosed):
+        failures += 1
+        await back_off(failures, f"{actor} cannot settle a message", error)
         try:
             return await delivery.settle(*out)
-        except TransportClosed:
-            return None
-        except TransportError as error:
-            failures += 1
-            await back_off(failures, f"{actor} cannot settle a message", error)
+        except TransportError as another:
+            error = another
+    return None
 
 
 async def release(delivery: Delivery, actor: str) -> None:

@@ -96,13 +96,13 @@ class Worker:
             raise
         return self
 
-    async def __aexit__(self, *exc_info: Any) -> bool | None:  # noqa: PYI036 — as the group's types
+    async def __aexit__(self, *exc_info: Any) -> None:  # noqa: PYI036 — as the group's types
         if self._tasks is None:
-            return None
+            return
         self._leaving.set()
         # Told of an exception of the body's, the group would wrap it.
         cancelled = isinstance(exc_info[1], CancelledError)
-        return await self._tasks.__aexit__(*(exc_info if cancelled else (None, None, None)))
+        await self._tasks.__aexit__(*(exc_info if cancelled else (None, None, None)))
 
     def healthy(self) -> str | None:
         """Say what is wrong so that only a restart can help, or None."""
@@ -212,6 +212,6 @@ class Worker:
 
 
 def _unwrapped(failure: Exception) -> Exception:
-    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    return failure
+    """Give what is alone in a group, and in groups of groups."""
+    inside: tuple[Exception, ...] = getattr(failure, "exceptions", ())
+    return _unwrapped(inside[0]) if len(inside) == 1 else failure

@@ -88,9 +88,9 @@ async def memory(count: int) -> dict[str, float]:
     async with app().worker(service.share()), app().connect(service.share()) as client:
 
         async def submit_all() -> None:
-            for number in range(count):
-                last = await client.submit("all", Item(number))
-            await last.result()
+            for number in range(count - 1):
+                await client.submit("all", Item(number))
+            await (await client.submit("all", Item(count))).result()
             gc.collect()
 
         await submit_all()

@@ -55,6 +55,7 @@ async def emit() -> float:
 
 async def wake(consumers: int) -> float:
     """Emit one at a time to consumers that all wait."""
+    elapsed = 0.0
     async with MemoryTransport() as transport, anyio.create_task_group() as tasks:
 
         async def work() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyafw import App, Batch, RetryPolicy, actor
+from asyafw import App, Batch, Job, RetryPolicy, actor
 from asyafw._actor import Actor
 from asyafw.events import Event
 from asyafw.exceptions import TransportClosed
@@ -54,10 +54,11 @@ def app_of(handler: Handler, **options: Any) -> App:
 async def test_stopping_finishes_what_runs() -> None:
     handler, service = Handler(), MemoryTransport()
     app = app_of(handler, concurrency=2)
+    jobs: list[Job] = []
 
     async with service.share() as transport, app.connect(service.share()) as client:
         async with anyio.create_task_group() as tasks, app.worker(service.share()) as worker:
-            jobs = [await client.submit(["work"], number) for number in range(5)]
+            jobs += [await client.submit(["work"], number) for number in range(5)]
             await becomes(lambda: handler.running == 2)
 
             async def let_go_while_draining() -> None:
@@ -233,8 +234,9 @@ async def test_a_crash_of_its_transport_ends_a_worker_at_once() -> None:
 
     with anyio.fail_after(PATIENCE_S):
         async with service.share() as transport, app.connect(service.share()) as client:
+            worker = app.worker(own)
             with pytest.raises(ExceptionGroup) as raised:
-                async with app.worker(own) as worker:
+                async with worker:
                     await client.submit(["work"], 1)
                     await becomes(lambda: handler.running)
                     await own.crash()

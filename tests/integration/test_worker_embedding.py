@@ -7,7 +7,6 @@ import anyio
 import pytest
 
 from asyafw import App, actor
-from asyafw.exceptions import ConfigurationError
 from asyafw.memory import MemoryTransport
 from asyafw.transport import Consumer, Delivery
 from tests.integration.running import PATIENCE_S, becomes, running
@@ -33,6 +32,7 @@ async def test_a_cancelled_task_group_drains_the_worker_first() -> None:
     app = App([actor(name="slow")(slow)])
 
     async with service.share() as transport, app.connect(service.share()) as client:
+        job = await client.submit(["slow"], 1)
         async with anyio.create_task_group() as tasks:
 
             async def serve() -> None:
@@ -40,7 +40,6 @@ async def test_a_cancelled_task_group_drains_the_worker_first() -> None:
                     await anyio.sleep_forever()
 
             tasks.start_soon(serve)
-            job = await client.submit(["slow"], 1)
             await slow.begun.wait()
             tasks.cancel_scope.cancel()
         finished = slow.finished
@@ -57,9 +56,9 @@ async def test_a_cancelled_scope_around_the_worker_drains_it_first() -> None:
     app = App([actor(name="slow")(slow)])
 
     async with app.connect(service.share()) as client:
+        job = await client.submit(["slow"], 1)
         with anyio.CancelScope() as scope:
             async with app.worker(service.share()):
-                job = await client.submit(["slow"], 1)
                 await slow.begun.wait()
                 scope.cancel()
                 await anyio.sleep_forever()
@@ -74,9 +73,9 @@ async def test_asyncios_timeout_around_the_worker_drains_it_first() -> None:
     app = App([actor(name="slow")(slow)])
 
     async with app.connect(service.share()) as client:
+        job = await client.submit(["slow"], 1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit, app.worker(service.share()):
-                job = await client.submit(["slow"], 1)
                 await slow.begun.wait()
                 limit.reschedule(0)
                 await asyncio.Event().wait()
@@ -110,9 +109,10 @@ async def test_an_exception_of_the_body_passes_as_it_is_and_drains_the_worker() 
     app = App([actor(name="slow")(slow)])
 
     async with app.connect(service.share()) as client:
+        worker = app.worker(service.share())
+        job = await client.submit(["slow"], 1)
         with pytest.raises(ZeroDivisionError):
-            async with app.worker(service.share()) as worker:
-                job = await client.submit(["slow"], 1)
+            async with worker:
                 await slow.begun.wait()
                 raise ZeroDivisionError
         result = await job.result(5)
@@ -248,25 +248,17 @@ async def test_actors_of_one_app_may_be_served_by_several_workers() -> None:
     assert result == 20
 
 
-async def test_a_process_needs_a_function_that_it_can_import() -> None:
-    class Callable:
-        def __call__(self, number: int) -> int:
-            return number
-
-    for handler in (lambda number: number, Callable, Callable()):
-        app = App([actor(name="tried", executor="process")(handler)])
-
-        with pytest.raises(ConfigurationError, match="is a function of a module"):
-            async with app.worker(MemoryTransport()):
-                pytest.fail("it has not started")
-
-
 async def test_the_state_says_draining_while_it_drains() -> None:
-    slow, service, seen = Slow(), MemoryTransport(), []
+    slow, service = Slow(), MemoryTransport()
+    seen: list[int] = []
     app = App([actor(name="slow")(slow)])
 
-    async with app.connect(service.share()) as client, anyio.create_task_group() as tasks:
-        async with app.worker(service.share()) as worker:  # noqa: SIM117 — it ends before the tasks
+    async with (
+        app.connect(service.share()) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        worker = app.worker(service.share())
+        async with worker:
 
             async def watch() -> None:
                 await becomes(lambda: worker.ready() == "the worker is draining")

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -122,7 +122,7 @@ async def test_the_lifespan_gives_the_state() -> None:
     left: list[bool] = []
 
     @asynccontextmanager
-    async def lifespan() -> AsyncIterator[dict[str, str]]:
+    async def lifespan() -> AsyncGenerator[dict[str, str], None]:
         yield {"model": "sdxl"}
         left.append(True)
 

@@ -79,7 +79,8 @@ async def test_only_the_cancelled_job_is() -> None:
 
 
 async def test_a_waiting_message_of_a_cancelled_job_is_dropped_when_its_turn_comes() -> None:
-    gate, ran = anyio.Event(), []
+    gate = anyio.Event()
+    ran: list[int] = []
 
     @actor(concurrency=1)
     async def work(number: int) -> int:
@@ -102,7 +103,8 @@ async def test_a_waiting_message_of_a_cancelled_job_is_dropped_when_its_turn_com
 
 
 async def test_a_job_cancelled_before_any_worker_starts_never_runs() -> None:
-    service, ran = MemoryTransport(), []
+    service = MemoryTransport()
+    ran: list[int] = []
 
     @actor
     async def work(number: int) -> int:
@@ -138,7 +140,8 @@ async def test_a_job_that_waits_to_be_retried_can_be_cancelled() -> None:
 
 
 async def test_children_of_a_cancelled_job_are_dropped() -> None:
-    gate, ran = anyio.Event(), []
+    gate = anyio.Event()
+    ran: list[int] = []
 
     @actor
     async def fork(count: int) -> AsyncIterator[int]:
@@ -220,7 +223,8 @@ async def test_a_batch_that_takes_too_long_is_cancelled_and_each_item_is_late() 
 
 
 async def test_a_job_whose_deadline_has_passed_is_not_handled() -> None:
-    service, ran = MemoryTransport(), []
+    service = MemoryTransport()
+    ran: list[int] = []
 
     @actor(retry=AT_ONCE, on_exhausted=["same"])
     async def work(number: int) -> int:
@@ -347,6 +351,8 @@ async def every(what: str, ctx: Context) -> str:
             WAITED.append(ctx.id)
             if len(WAITED) == 1:
                 raise Retry("rate limit", after_s=0, counted=False)
+        case _:
+            pass
     return what
 
 

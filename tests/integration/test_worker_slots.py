@@ -69,7 +69,8 @@ async def test_as_many_threads_run_as_the_concurrency_says() -> None:
 
 
 async def test_as_many_batches_run_as_the_concurrency_says() -> None:
-    crowd, sizes = Crowd(), []
+    crowd = Crowd()
+    sizes: list[int] = []
 
     @actor(concurrency=2, batch=Batch(max_size=4, max_wait_s=10))
     async def work(numbers: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from asyafw.events import EVENTS, decode_event
 from asyafw.exceptions import TransportClosed
 from asyafw.memory import MemoryTransport
 from asyafw.telemetry import Metrics
+from asyafw.transport import Lag
 
 JOBS = 10_000
 CRASHES = 5
@@ -109,6 +110,7 @@ async def test_every_job_ends_once_whatever_happens(seed: int) -> None:
     lost: list[int] = []
     ends: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    lags: list[Lag] = []
 
     async with service.share() as watcher, anyio.create_task_group() as tasks:
         log = watcher.tail(EVENTS)
@@ -145,7 +147,7 @@ async def test_every_job_ends_once_whatever_happens(seed: int) -> None:
                         crashes[len(lost)].set()
                 if len(ends) == JOBS:
                     break
-            lags = [await watcher.lag(name) for name in APP.actors]
+            lags += [await watcher.lag(name) for name in APP.actors]
             tasks.cancel_scope.cancel()
 
     assert len(lost) == CRASHES

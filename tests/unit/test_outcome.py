@@ -99,7 +99,7 @@ def step(
         started_at=10.0,
         now=12.0,
     )
-    return plain._replace(**changes)
+    return replace(plain, **changes)
 
 
 def result(value: Any = "photo 2", codec: Codec = MSGPACK) -> Payload:
@@ -598,6 +598,6 @@ def test_fields_of_later_versions_travel_through_every_outcome(codec: Codec) -> 
         handed_on(again, RULES, result(codec=codec)),
         retried(again, Retry()),
         failed(again, RULES, ValueError()),
-        failed(again._replace(actor=recovering_judge), RULES, ValueError()),
+        failed(replace(again, actor=recovering_judge), RULES, ValueError()),
     ):
         assert sent(outcome).extra == later

@@ -1,8 +1,7 @@
-"""What a delivery holds."""
+"""What the parts of a completed join are."""
 
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from asyafw._actor import Actor
@@ -13,39 +12,28 @@ from asyafw.exceptions import BlobError, BlobUnavailable
 from asyafw.transport import Delivery
 from asyafw.worker._claims import checked_out
 
-__all__ = ["Arrived", "opened"]
+__all__ = ["open_join"]
 
 
-class Arrived(Struct, frozen=True):
-    """A message as it came, at its delivery number `deliveries`.
+async def open_join(
+    delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None
+) -> tuple[Envelope, Codec, int]:
+    """Make one message of the parts.
 
-    `gathers` counts the siblings of a meeting whose actor only gathers them; else it is 0.
-    """
-
-    envelope: Envelope
-    codec: Codec
-    deliveries: int
-    gathers: int = 0
-
-
-async def opened(delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None) -> Arrived:
-    """Read the message, and what its siblings brought if it is a join.
-
+    The number is that of its siblings if they are only gathered, which no handler sees; else 0.
     A sibling whose payload is gone or damaged counts as missing.
 
     Raises:
-        DecodeError: there is no envelope.
+        DecodeError: no part is an envelope.
         BlobUnavailable: what a sibling brought cannot be fetched now.
     """
-    message, parts, deliveries = delivery.message, delivery.parts, delivery.attempt
-    if parts is None:
-        return Arrived(*decode_envelope(message.body), deliveries)
-    meeting = met(message, parts, actor)
+    parts = [*(delivery.parts or ())]
+    meeting = met(delivery.message, parts, actor)
     if meeting is None:
-        return Arrived(*decode_envelope(parts[0] or b""), deliveries)
+        return *decode_envelope(parts[0] or b""), 0
     envelope, codec, siblings, gathers = meeting
     if gathers:
-        return Arrived(envelope, codec, deliveries, len(siblings))
+        return envelope, codec, len(siblings)
     items: list[bytes | None] = []
     lost: dict[int, Failure] = {}
     for index, sibling in enumerate(siblings):
@@ -60,4 +48,4 @@ async def opened(delivery: Delivery, actor: Actor[..., Any], blobs: Blobs | None
         items.append(item)
     if lost:
         envelope = replace(envelope, failures=envelope.failures | lost)
-    return Arrived(joined(envelope, codec, items), codec, deliveries)
+    return joined(envelope, codec, items), codec, 0
