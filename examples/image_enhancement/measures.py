@@ -24,6 +24,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # The filter of Burt and Adelson's pyramid, and what share of white noise is left in each band.
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _NOISE_IN_FINE, _NOISE_IN_COARSE = 0.7935, 0.0403
+# A quarter of a level, squared: where there is less detail than that, none is missing.
+_NO_DETAIL = 1e-6
 
 
 class Measures(Struct, frozen=True):
@@ -98,9 +100,8 @@ def _sharpness(pixels: Pixels) -> float:
     coarse_energy = (
         float(np.square(coarse - smooth(coarse, _BINOMIAL)).mean()) - _NOISE_IN_COARSE * noise
     )
-    if coarse_energy <= 1e-9:
-        return 0
-    return min(2.0, math.sqrt(max(fine_energy, 0) / coarse_energy))
+    ratio = (max(fine_energy, 0) + _NO_DETAIL) / (max(coarse_energy, 0) + _NO_DETAIL)
+    return min(2.0, math.sqrt(ratio))
 
 
 def _score(pixels: int, exposure: float, blown: float, noise: float, sharpness: float) -> float:

@@ -121,8 +121,14 @@ def test_a_photo_with_nothing_in_it_can_be_measured() -> None:
         for size in ((1, 1), (5, 200), (64, 64)):
             measures = measure(np.full((*size, 3), value, np.float32))
             assert measures.noise == 0
-            assert measures.sharpness == 0
-            assert 0 <= measures.score < 0.5
+            assert measures.sharpness == pytest.approx(1, abs=0.01)
+            assert 0 <= measures.score < 0.8
+
+
+def test_noise_makes_even_a_wall_worse() -> None:
+    wall = np.full((200, 200, 3), 0.5, np.float32)
+
+    assert measure(noisy(wall, 8)).score < measure(wall).score - 0.02
 
 
 def test_measures_travel_as_json(photo: Pixels) -> None:

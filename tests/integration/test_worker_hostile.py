@@ -264,7 +264,7 @@ async def test_a_batch_gives_one_result_for_each_item(results: Any) -> None:
         errors = [(await events(job))[-1].error for job in jobs]
 
     assert [error.message for error in errors] == [
-        "tried got a batch of 1 and returned no list; a list with one result for each is needed"
+        "tried got a batch of 1 and returned a str; a list with one result for each is needed"
     ] * 2
 
 

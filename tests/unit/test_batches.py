@@ -103,7 +103,7 @@ async def test_without_a_wait_what_is_there_is_taken() -> None:
 
 
 async def test_no_more_batches_run_than_the_concurrency_says() -> None:
-    call = Call()
+    call, running = Call(), 0
     call.gate = anyio.Event()
 
     async with (
@@ -210,7 +210,7 @@ async def test_an_item_that_gives_up_does_not_disturb_the_others() -> None:
     call.gate = anyio.Event()
 
     given: list[Any] = []
-    scope = anyio.CancelScope()
+    still, scope = 0, anyio.CancelScope()
     async with (
         batching(call, Batch(max_size=2, max_wait_s=NEVER_S)) as batcher,
         anyio.create_task_group() as tasks,
@@ -252,7 +252,7 @@ async def test_a_batch_that_nobody_waits_for_is_cancelled_and_the_next_one_runs(
 
 async def test_the_timeout_begins_when_the_batch_runs() -> None:
     call = Call()
-    waiting, other = make_context(), make_context()
+    waiting, other, before = make_context(), make_context(), 0.0
 
     async with (
         batching(call, Batch(max_size=2, max_wait_s=NEVER_S), timeout_s=60) as batcher,

@@ -144,7 +144,10 @@ async def test_a_thread_may_call_back_into_the_event_loop() -> None:
 
 
 async def test_a_thread_that_goes_on_keeps_its_place() -> None:
-    gates, begun, ended = [threading.Event() for _ in range(3)], [], []
+    gates = [threading.Event() for _ in range(2)]
+    begun: list[int] = []
+    ended: list[int] = []
+    early: tuple[list[int], float] = [], 0
 
     @actor(concurrency=1, timeout_s=60)
     def tried(number: int) -> int:
@@ -163,11 +166,11 @@ async def test_a_thread_that_goes_on_keeps_its_place() -> None:
 
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
-        before = list(begun), waiting.expires_at
+        early = list(begun), waiting.expires_at
         gates[0].set()
         gates[1].set()
 
-    assert before == ([0], inf), "who waits for a thread is not late"
+    assert early == ([0], inf), "who waits for a thread is not late"
     assert begun == ended == [0, 1]
     assert waiting.expires_at < inf
 
@@ -225,8 +228,15 @@ class Plain:
         return number
 
 
+def local() -> Any:
+    def handler(number: int) -> int:
+        return number
+
+    return handler
+
+
 @pytest.mark.parametrize(
-    "handler", [lambda number: number, Plain, Plain()], ids=["lambda", "class", "instance"]
+    "handler", [local(), Plain, Plain()], ids=["local function", "class", "instance"]
 )
 async def test_another_process_needs_a_function_that_it_can_import(handler: Any) -> None:
     tried = actor(name="tried", executor="process")(handler)

@@ -64,36 +64,35 @@ UserId = NewType("UserId", int)
 T = TypeVar("T")
 
 
-@pytest.mark.parametrize(
-    ("annotation", "fitting", "unfitting"),
-    [
-        (int, [1, True], ["1", 1.0, None]),
-        (float, [1.0, 1], ["1", None]),
-        (str, ["a"], [b"a", None]),
-        (Photo, [Photo("a"), Portrait("a")], [{"uri": "a"}, Photo]),
-        (Size, [Size(1)], [(1,)]),
-        (Colour, [Colour.RED], ["red"]),
-        (Place, [Place(1)], [(1,)]),
-        (Options, [{"fast": True}, {}], [["fast"]]),
-        (list[int], [[1], ["not looked at"]], [(1,), {1}]),
-        (dict[str, int], [{}], [[]]),
-        (tuple[int, ...], [(1,)], [[1]]),
-        (Sequence[int], [[1], (1,), "a str is one"], [{1}]),
-        (Iterable[int], [[1], {1}], [1]),
-        (Annotated[int, msgspec.Meta(gt=0)], [1, -1], ["1"]),
-        (Literal["a", 1], ["a", "b", 1], [1.5, None]),
-        (UserId, [UserId(1), 1], ["1"]),
-        (int | str, [1, "a"], [1.5, None]),
-        (Union[int, str], [1, "a"], [1.5]),  # noqa: UP007 — both ways to write it
-        (Optional[Photo], [Photo("a"), None], ["a"]),  # noqa: UP045 — as above
-        (list[int] | None, [[1], None], [(1,)]),
-        (None, [None], [1]),
-        (date, [date(2026, 1, 1), datetime(2026, 1, 1)], ["2026-01-01"]),  # noqa: DTZ001
-        (object, [1, None, "a"], []),
-        (Any, [1, None, "a", Photo], []),
-    ],
-    ids=repr,
-)
+RESULTS: list[tuple[Any, list[Any], list[Any]]] = [
+    (int, [1, True], ["1", 1.0, None]),
+    (float, [1.0, 1], ["1", None]),
+    (str, ["a"], [b"a", None]),
+    (Photo, [Photo("a"), Portrait("a")], [{"uri": "a"}, Photo]),
+    (Size, [Size(1)], [(1,)]),
+    (Colour, [Colour.RED], ["red"]),
+    (Place, [Place(1)], [(1,)]),
+    (Options, [{"fast": True}, {}], [["fast"]]),
+    (list[int], [[1], ["not looked at"]], [(1,), {1}]),
+    (dict[str, int], [{}], [[]]),
+    (tuple[int, ...], [(1,)], [[1]]),
+    (Sequence[int], [[1], (1,), "a str is one"], [{1}]),
+    (Iterable[int], [[1], {1}], [1]),
+    (Annotated[int, msgspec.Meta(gt=0)], [1, -1], ["1"]),
+    (Literal["a", 1], ["a", "b", 1], [1.5, None]),
+    (UserId, [UserId(1), 1], ["1"]),
+    (int | str, [1, "a"], [1.5, None]),
+    (Union[int, str], [1, "a"], [1.5]),  # noqa: UP007 — both ways to write it
+    (Optional[Photo], [Photo("a"), None], ["a"]),  # noqa: UP045 — as above
+    (list[int] | None, [[1], None], [(1,)]),
+    (None, [None], [1]),
+    (date, [date(2026, 1, 1), datetime(2026, 1, 1)], ["2026-01-01"]),  # noqa: DTZ001
+    (object, [1, None, "a"], []),
+    (Any, [1, None, "a", Photo], []),
+]
+
+
+@pytest.mark.parametrize(("annotation", "fitting", "unfitting"), RESULTS, ids=repr)
 def test_a_result_is_of_the_declared_class(
     annotation: Any, fitting: list[Any], unfitting: list[Any]
 ) -> None:

@@ -156,7 +156,8 @@ async def test_a_slot_begins_with_the_variables_of_the_lane() -> None:
 
 
 async def test_stopping_hands_back_what_no_slot_has_begun() -> None:
-    begun, gate = [], anyio.Event()
+    begun: list[Delivery] = []
+    gate = anyio.Event()
 
     async def process(delivery: Delivery, task: "asyncio.Task[Any]") -> bool:
         begun.append(delivery)
@@ -203,13 +204,15 @@ async def test_a_defect_of_the_process_is_raised_and_counts_as_nothing_in_hand()
     async def process(delivery: Delivery, task: "asyncio.Task[Any]") -> bool:
         raise ZeroDivisionError
 
+    lanes: list[Served] = []
     with pytest.raises(ExceptionGroup) as raised:
         async with served(process) as run:
+            lanes.append(run)
             await run.send(b"0")
             await anyio.sleep_forever()
 
     assert raised.group_contains(ZeroDivisionError)
-    assert run.lane.in_hand == run.metrics.in_flight == 0
+    assert lanes[0].lane.in_hand == lanes[0].metrics.in_flight == 0
 
 
 @pytest.mark.parametrize(
