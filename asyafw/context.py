@@ -176,6 +176,8 @@ class Context(Struct, eq=False):
         Reports are sent in batches and may be lost with the worker.
         """
         self.tell("progress", fraction=fraction, message=message)
+        # A handler that does nothing else lets others run, such as who sends the reports.
+        await asyncio.sleep(0)
 
     def tell(self, kind: Kind, **fields: Any) -> None:
         """Have an event of the job sent soon."""

@@ -37,7 +37,7 @@ class Record:
         self.end: Event | None = None
         self._begin = begin
         self._closed = False
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # there while somebody waits
 
     def add(self, body: bytes) -> None:
         """Add an encoded event; what comes after the end is of a replay."""
@@ -62,8 +62,9 @@ class Record:
         self._wake()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def changed(self) -> None:
         """Wait for another event.
@@ -76,6 +77,7 @@ class Record:
             if self._begin is not None:
                 begin, self._begin = self._begin, None
                 begin(self)
+            self._changed = self._changed or anyio.Event()
             await self._changed.wait()
         if self._closed and len(self.events) == known:
             raise TransportClosed(f"the client was closed while job {self.job} was waited for")

@@ -16,7 +16,7 @@ from asyafw._actor import Actor
 from asyafw._outcome import Rules
 from asyafw.blobs import Blobs
 from asyafw.envelope import MSGPACK, Codec
-from asyafw.exceptions import TransportError
+from asyafw.exceptions import ConfigurationError, TransportError
 from asyafw.middleware import Middleware
 from asyafw.telemetry import Metrics
 from asyafw.transport import Transport
@@ -88,6 +88,8 @@ class Worker:
             TransportError: the transport cannot be reached.
             ConfigurationError: an actor cannot be served as it is declared.
         """
+        if self._tasks is not None:
+            raise ConfigurationError("a worker serves once; `app.worker(...)` makes another")
         self._tasks = await anyio.create_task_group().__aenter__()
         try:
             await self._tasks.start(self._run, name="asyafw worker")

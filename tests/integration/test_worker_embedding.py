@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from asyafw import App, actor
+from asyafw.exceptions import ConfigurationError
 from asyafw.memory import MemoryTransport
 from asyafw.transport import Consumer, Delivery
 from tests.integration.running import PATIENCE_S, becomes, running
@@ -133,6 +134,16 @@ async def test_a_worker_may_be_asked_before_during_and_after() -> None:
     assert before == ("the worker is starting", None)
     assert during == (None, None)
     assert after == ("the worker is stopped", None)
+
+
+async def test_a_worker_serves_once() -> None:
+    worker = App([actor(name="slow")(Slow())]).worker(MemoryTransport())
+
+    async with worker:
+        pass
+    with pytest.raises(ConfigurationError, match="a worker serves once"):
+        async with worker:
+            pytest.fail("it has not started")
 
 
 async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_behind() -> None:
