@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from math import inf
 from typing import Any, TypeAlias
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, WouldBlock, to_thread
 
 from asyafw._actor import Actor
 from asyafw.context import Context
@@ -101,26 +101,33 @@ def _in_thread(handler: Callable[..., Any], actor: Actor[..., Any]) -> Handler:
 
     async def call(payload: Any, ctx: Context) -> Any:
         place, loop = object(), asyncio.get_running_loop()
-        has_begun = False
+        has_begun = has_ended = is_left_behind = False
 
         def run() -> Any:
-            nonlocal has_begun
+            nonlocal has_begun, has_ended
             has_begun = True
             try:
                 return handler(payload, ctx)
             except GeneratorExit as error:  # would close the coroutine that awaits it
                 raise contained(error) from error
             finally:
-                with suppress(RuntimeError):  # the loop is closed, and the thread was left behind
-                    loop.call_soon_threadsafe(_leave, places, place)
+                # Either sees what the other has just said: the place is left, if twice.
+                has_ended = True
+                if is_left_behind:
+                    with suppress(RuntimeError):  # the loop is closed
+                        loop.call_soon_threadsafe(_leave, places, place)
 
-        begin(ctx, None)
-        await places.acquire_on_behalf_of(place)
-        begin(ctx, actor.timeout_s)
+        try:
+            places.acquire_on_behalf_of_nowait(place)
+        except WouldBlock:
+            begin(ctx, None)
+            await places.acquire_on_behalf_of(place)
+            begin(ctx, actor.timeout_s)
         try:
             return await to_thread.run_sync(run, abandon_on_cancel=True, limiter=unlimited)
         finally:
-            if not has_begun:
+            is_left_behind = True
+            if has_ended or not has_begun:
                 _leave(places, place)
 
     return call

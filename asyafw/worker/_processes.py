@@ -8,7 +8,7 @@ from copy import deepcopy
 from importlib import import_module
 from itertools import islice
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
@@ -18,9 +18,10 @@ from asyafw.exceptions import ConfigurationError, ProcessCrashed
 from asyafw.middleware import Handler
 from asyafw.worker._watch import begin
 
-__all__ = ["in_process"]
+__all__ = ["LONGEST_START_S", "in_process"]
 
-_LONGEST_START_S = 300.0
+LONGEST_START_S: Final = 300.0
+"""How long a process may take to start and to import its handler, in seconds."""
 
 
 def in_process(actor: Actor[..., Any], most: int) -> Handler:
@@ -42,7 +43,7 @@ def in_process(actor: Actor[..., Any], most: int) -> Handler:
 
     async def call(payload: Any, ctx: Context) -> Any:
         try:
-            begin(ctx, _LONGEST_START_S)
+            begin(ctx, LONGEST_START_S)
             await to_process.run_sync(_load, module, name, cancellable=True, limiter=unlimited)
             begin(ctx, actor.timeout_s)
             return await to_process.run_sync(

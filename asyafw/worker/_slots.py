@@ -3,8 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
@@ -17,6 +15,7 @@ from asyafw._backoff import back_off
 from asyafw.exceptions import TransportClosed, TransportError
 from asyafw.telemetry import ActorMetrics
 from asyafw.transport import Consumer, Delivery, Transport
+from asyafw.worker._processes import LONGEST_START_S
 from asyafw.worker._settling import release
 
 __all__ = ["Lane", "Process"]
@@ -25,7 +24,6 @@ Process: TypeAlias = Callable[[Delivery, "asyncio.Task[Any]"], Awaitable[bool]]
 """Handles and settles one delivery in the slot's task; gives False if that can take no other."""
 
 _LONGEST_PAUSE_S = 60.0
-_LONGEST_START_S = 300.0
 
 
 class Lane:
@@ -49,7 +47,6 @@ class Lane:
         self._drained: anyio.Event | None = None
         self._reader = anyio.CancelScope()
         self._slots: TaskGroup | None = None
-        self._variables = Context()
 
     @property
     def in_hand(self) -> int:
@@ -64,11 +61,10 @@ class Lane:
         timeout_s, batch = self.actor.timeout_s, self.actor.batch
         # Those of a batch that fails run again one by one.
         runs = batch.max_size + 1 if batch else 1
-        return inf if timeout_s is None else _LONGEST_START_S + timeout_s * runs
+        return inf if timeout_s is None else LONGEST_START_S + timeout_s * runs
 
     async def serve(self, transport: Transport, *, task_status: TaskStatus[None]) -> None:
         """Consume and handle, until cancelled; after `stop` handle what is in hand."""
-        self._variables = copy_context()
         self.progressed_at = monotonic()
         async with (
             transport.consume(self.actor.name) as consumer,
@@ -133,9 +129,7 @@ class Lane:
         if self._slots is not None and self._started < self.actor.slots:
             self._started += 1
             self._waking = True
-            name = f"asyafw {self.actor.name} {self._started}"
-            # Not with the variables of the slot that this may be called in.
-            self._variables.run(partial(self._slots.start_soon, self._slot, name=name))
+            self._slots.start_soon(self._slot, name=f"asyafw {self.actor.name} {self._started}")
 
     async def _slot(self) -> None:
         task = asyncio.current_task()
@@ -153,8 +147,6 @@ class Lane:
                     self._give_back_slot()
                 if not is_reusable:
                     self._started -= 1
-                    if ready:
-                        self._wake()
                     return
             future = loop.create_future()
             self._idle.append(future)

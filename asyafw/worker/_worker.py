@@ -196,8 +196,9 @@ class Worker:
 
     async def _drain(self) -> None:
         self._state = "draining"
-        for lane in self._lanes:
-            await lane.stop()
+        async with anyio.create_task_group() as tasks:
+            for lane in self._lanes:
+                tasks.start_soon(lane.stop)
         with anyio.move_on_after(self._setup.drain_timeout_s):
             await self._all_drained()
         if left := sum(lane.in_hand for lane in self._lanes):

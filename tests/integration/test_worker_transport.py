@@ -14,7 +14,7 @@ from asyafw.client import Client
 from asyafw.events import CONTROL
 from asyafw.exceptions import TransportUnavailable
 from asyafw.memory import MemoryTransport
-from asyafw.transport import Append
+from asyafw.transport import Append, Lag
 from asyafw.worker import Worker, _worker
 from tests.integration.flaky import Call, Flaky
 from tests.integration.running import becomes, letters, running, submit_all
@@ -61,6 +61,19 @@ async def test_who_cannot_receive_tries_again() -> None:
         result = await job.result(5)
 
     assert result == 2
+
+
+async def test_who_cannot_receive_is_not_stalled() -> None:
+    async with flaky_worker(App([double]), "receive") as service:
+        await becomes(lambda: service.flaky.failures.get("receive"))
+        service.worker.metrics.actor("double").lag = Lag(1, 0, 0, 1, 1)
+        service.worker._lanes[0].progressed_at -= 3600
+        silent = service.worker.healthy()
+        await becomes(lambda: service.flaky.failures["receive"] > 2)
+        trying = service.worker.healthy()
+
+    assert silent == "double has 1 messages, none came in 3600 s"
+    assert trying is None
 
 
 async def test_who_cannot_settle_tries_again_and_does_not_handle_again() -> None:
@@ -148,6 +161,8 @@ async def test_a_worker_that_cannot_measure_is_not_ready_until_it_can(
         await becomes(lambda: service.worker.ready() is None)
         service.flaky.away.add("lag")
         await becomes(service.worker.ready)
+        service.worker.metrics.actor("double").lag = Lag(1, 0, 0, 1, 1)
+        service.worker._lanes[0].progressed_at -= 3600
         problem = service.worker.ready()
         health = service.worker.healthy()
         service.flaky.away.clear()

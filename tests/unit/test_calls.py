@@ -8,6 +8,7 @@ from typing import Any, Self
 import anyio
 import pytest
 from anyio import from_thread
+from anyio.lowlevel import checkpoint
 
 from asyafw import Context, actor
 from asyafw._actor import Actor
@@ -157,6 +158,7 @@ async def test_a_thread_that_goes_on_keeps_its_place() -> None:
         return number
 
     handler, waiting = await opened(tried), make_context()
+    waiting.expires_at = 0
     with anyio.move_on_after(0.05):
         await handler(0, make_context())
     async with anyio.create_task_group() as tasks:
@@ -165,6 +167,7 @@ async def test_a_thread_that_goes_on_keeps_its_place() -> None:
             await handler(1, waiting)
 
         tasks.start_soon(wait)
+        tasks.cancel_scope.deadline = anyio.current_time() + 5
         await anyio.wait_all_tasks_blocked()
         early = list(begun), waiting.expires_at
         gates[0].set()
@@ -181,10 +184,16 @@ async def test_a_thread_that_never_began_leaves_its_place() -> None:
         return number
 
     handler = await opened(tried)
-    for _ in range(3):
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await handler(1, make_context())
+    for turns in range(8):
+        async with anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                await handler(1, make_context())
+
+            tasks.start_soon(call)
+            for _ in range(turns):
+                await checkpoint()
+            tasks.cancel_scope.cancel()
     with anyio.fail_after(5):
         result = await handler(1, make_context())
 
