@@ -5,7 +5,7 @@ It has two primitives: a *queue*, whose every message goes to one consumer, and 
 which is retained and can be read by everyone who asks, from an age or a position.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self, TypeAlias
 
@@ -22,6 +22,8 @@ __all__ = [
     "Part",
     "Send",
     "Transport",
+    "check_parts",
+    "misfit",
 ]
 
 
@@ -67,6 +69,36 @@ class Append(Struct, frozen=True):
 
 
 Out: TypeAlias = Send | Part | Append
+
+
+def check_parts(outs: Iterable[Out]) -> None:
+    """Check those parts by themselves, and against each other, that are to be emitted in one step.
+
+    Raises:
+        ValueError: an index, total or time-out makes no sense, or those of one join differ.
+    """
+    totals: dict[tuple[str, str], int] = {}
+    for part in outs:
+        if not isinstance(part, Part):
+            continue
+        if not 0 <= part.index < part.total:
+            raise ValueError(
+                f"part {part.index} of {part.total} of join {part.join!r}: "
+                f"the index must be in 0..{part.total - 1}"
+            )
+        if not part.timeout_s >= 0:
+            raise ValueError(f"join {part.join!r} has a time-out of {part.timeout_s} s")
+        total = totals.setdefault((part.queue, part.join), part.total)
+        if part.total != total:
+            raise misfit(part, total)
+
+
+def misfit(part: Part, total: int) -> ValueError:
+    """Say that the first part of a join, which decides, was one of `total`."""
+    return ValueError(
+        f"part {part.index} of join {part.join!r} is one of {part.total}, "
+        f"but the first was one of {total}"
+    )
 
 
 class Entry(Struct, frozen=True):

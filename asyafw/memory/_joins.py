@@ -1,7 +1,7 @@
 """Joins: several parts that become one delivery."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from asyafw.memory._queue import Queue
 from asyafw.memory._schedule import Schedule
-from asyafw.transport import Message, Out, Part
+from asyafw.transport import Message, Out, Part, check_parts, misfit
 
 __all__ = ["Joins"]
 
@@ -40,31 +40,18 @@ class Joins:
     def __len__(self) -> int:
         return len(self._joins)
 
-    def check(self, outs: Iterable[Out]) -> None:
+    def check(self, outs: Sequence[Out]) -> None:
         """Refuse parts that do not fit their join.
 
         Raises:
             ValueError: an index, total or time-out makes no sense, or `total` is not the first's.
         """
-        totals: dict[_Name, int] = {}
+        check_parts(outs)
         for part in outs:
-            if not isinstance(part, Part):
-                continue
-            if not 0 <= part.index < part.total:
-                raise ValueError(
-                    f"part {part.index} of {part.total} of join {part.join!r}: "
-                    f"the index must be in 0..{part.total - 1}"
-                )
-            if not part.timeout_s >= 0:
-                raise ValueError(f"join {part.join!r} has a time-out of {part.timeout_s} s")
-            name = part.queue, part.join
-            known = self._joins.get(name)
-            total = known.total if known else totals.setdefault(name, part.total)
-            if part.total != total:
-                raise ValueError(
-                    f"part {part.index} of join {part.join!r} is one of {part.total}, "
-                    f"but the first was one of {total}"
-                )
+            if isinstance(part, Part):
+                known = self._joins.get((part.queue, part.join))
+                if known is not None and part.total != known.total:
+                    raise misfit(part, known.total)
 
     def add(self, part: Part, now: float) -> None:
         """Take a part that was checked."""

@@ -1,21 +1,27 @@
-"""The Redis transport."""
+"""Redis as a transport: streams for queues and logs, and Lua for what has to be one step."""
 
 from importlib.util import find_spec
 
-from asyafw.exceptions import ConfigurationError, MissingExtra
+from asyafw.exceptions import MissingExtra
 from asyafw.transport import Transport
 
 __all__ = ["from_url"]
 
 
 def from_url(url: str) -> Transport:
-    """Make the transport of a ``redis://``, ``rediss://`` or ``unix://`` URL.
+    """Make the transport of a URL.
+
+    ``redis://``, ``rediss://`` (TLS) and ``unix://`` lead to a server, ``redis+sentinel://`` and
+    ``rediss+sentinel://`` to the master that Sentinels know.
+    `docs/reference/urls.md` lists the options.
 
     Raises:
         MissingExtra: the Redis client is not installed.
-        ConfigurationError: this transport is not part of this version yet.
+        ConfigurationError: the URL is not one of these.
     """
-    scheme = url.partition("://")[0]
     if find_spec("redis") is None:
-        raise MissingExtra("redis", needed_for=f"{scheme}://")
-    raise ConfigurationError(f"{scheme}:// is not part of this version yet; use memory://")
+        raise MissingExtra("redis", needed_for=f"{url.partition('://')[0]}://")
+    from asyafw_redis._options import parse
+    from asyafw_redis._transport import RedisTransport
+
+    return RedisTransport(parse(url))

@@ -1,0 +1,303 @@
+"""A subscription to a queue, and what it has in hand."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from struct import Struct as Layout
+from typing import Any, Final, TypeAlias
+
+import anyio
+from msgspec import Struct
+from redis.exceptions import NoPermissionError, ResponseError
+
+from asyafw.exceptions import TransportClosed, TransportError
+from asyafw.transport import Message, Out
+from asyafw_redis._commits import Commits
+from asyafw_redis._errors import FOREIGN, translated
+from asyafw_redis._keeper import Keeper
+from asyafw_redis._link import Link
+from asyafw_redis._options import Options
+from asyafw_redis._scripts import LEAVE
+
+__all__ = ["STREAMS", "Consumer"]
+
+STREAMS: Final = ("queue", "again")
+"""A queue's streams: what is new, and what came back."""
+
+_GROUP = "asyafw"
+# Less than any time-out, so that a connection that is dead is soon known to be.
+_BLOCK_S = 2.0
+_LENGTH = Layout(">I")
+_MISSING = 0xFFFFFFFF
+
+_Page: TypeAlias = list[tuple[int, bytes, list[bytes]]]
+"""Entries: which of `STREAMS`, the id, names and values of the fields in turn."""
+
+_logger = logging.getLogger("asyafw.redis")
+
+
+class Delivery(Struct, eq=False):
+    """An entry in hand: `held` has it for as long as its consumer owns it, as far as we know."""
+
+    message: Message
+    parts: Sequence[bytes | None] | None
+    attempt: int
+    stream: str
+    entry: bytes
+    held: dict[bytes, "Delivery"]
+    consumer: str
+    commits: Commits
+
+    async def settle(self, *out: Out) -> bool:
+        """Acknowledge and emit in one step of the server.
+
+        Raises:
+            TransportError: it is unknown whether the step happened, or the server refuses it.
+            ValueError: a part does not fit its join, or a message is larger than Redis takes.
+        """
+        held, entry = self.held, self.entry
+        if entry not in held:
+            return False
+        settled = await self.commits.commit(out, self.stream, entry, self.consumer)
+        held.pop(entry, None)
+        return settled
+
+    async def release(self) -> None:
+        held, entry = self.held, self.entry
+        if entry in held:
+            await self.commits.release(self.stream, entry)
+            held.pop(entry, None)
+
+
+class Consumer:
+    """Reads a queue through a connection of its own, and owns what it read until it is settled.
+
+    A task of its own reads, and is never cancelled in the middle of it: Redis would give entries
+    to a consumer that does not see them. What comes when nobody waits for it any more goes back.
+    `held` has what is in hand, for each of `STREAMS`; the keeper's thread reads it.
+    """
+
+    def __init__(  # noqa: PLR0913 — what a transport shares with its consumers
+        self, queue: str, name: str, link: Link, options: Options, commits: Commits, keeper: Keeper
+    ) -> None:
+        self.queue = queue
+        self.name = name
+        self.held: tuple[dict[bytes, Delivery], dict[bytes, Delivery]] = ({}, {})
+        self._link = link
+        self._options = options
+        self._commits = commits
+        self._keeper = keeper
+        self._keys = [f"{options.prefix}:{stream}:{queue}" for stream in STREAMS]
+        self._which = {key.encode(): n for n, key in enumerate(self._keys)}
+        self._names = [f"{stream}:{queue}" for stream in STREAMS]
+        self._ready: deque[Delivery] = deque()
+        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._wanted: asyncio.Future[None] | None = None
+        self._client_id: int | None = None
+        self._closed = False
+        self._stopped = anyio.Event()
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Take up to `limit` messages, or wait for one.
+
+        Raises:
+            TransportClosed: the consumer or its transport was closed, perhaps while this waited.
+            TransportError: the connection failed; the next call makes another one.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        ready = self._ready
+        while not ready:
+            if self._closed:
+                raise TransportClosed
+            await self._wait(limit)
+        return [ready.popleft() for _ in range(min(limit, len(ready)))]
+
+    async def _wait(self, limit: int) -> None:
+        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[came] = limit
+        if self._wanted is not None:
+            self._wanted.set_result(None)
+            self._wanted = None
+        try:
+            await came
+        finally:
+            del self._waiters[came]
+            if came.cancelled() and not self._waiters and self._client_id is not None:
+                self._keeper.unblock(self._client_id)
+
+    async def open(self) -> None:
+        """Connect, and see that the queue's streams have their group.
+
+        Raises:
+            FOREIGN: that is not possible.
+        """
+        await self._link.open()
+        try:
+            self._client_id = await self._link.call("CLIENT", "ID")
+        except NoPermissionError:
+            self._client_id = None
+        for key in self._keys:
+            try:
+                # From "0": a group that begins at "$" misses what came before it.
+                await self._link.call("XGROUP", "CREATE", key, _GROUP, "0", "MKSTREAM")
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def read(self) -> None:
+        """Read whenever somebody waits, until `stop`; in a task that nobody cancels."""
+        try:
+            while not self._closed:
+                if not self._waiters:
+                    self._wanted = asyncio.get_running_loop().create_future()
+                    await self._wanted
+                    continue
+                try:
+                    page = await self._page(next(iter(self._waiters.values())))
+                except FOREIGN as error:
+                    self._give_up(translated(error, self._options))
+                    continue
+                if page:
+                    await self._take(page)
+        finally:
+            self._stopped.set()
+
+    async def _page(self, limit: int) -> _Page:
+        """Read what is new; after the connection was lost first what the lost one may have got."""
+        link = self._link
+        if not link.is_open:
+            await self.open()
+            if page := await self._unseen(limit):
+                return page
+        try:
+            reply = await link.call(
+                *("XREADGROUP", "GROUP", _GROUP, self.name, "COUNT", limit),
+                *("BLOCK", int(_BLOCK_S * 1000), "STREAMS", self._keys[1], self._keys[0], ">", ">"),
+                wait_s=_BLOCK_S,
+            )
+        except ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                raise
+            # Somebody deleted the queue. It begins again.
+            await self.open()
+            return []
+        return self._entries(reply)
+
+    async def _unseen(self, limit: int) -> _Page:
+        """Read from the list of what this consumer owns what it does not know that it owns."""
+        after = ["0-0", "0-0"]
+        while True:
+            # What is settled in the meantime is not taken for something new.
+            known = [set(held) for held in self.held]
+            reply = await self._link.call(
+                *("XREADGROUP", "GROUP", _GROUP, self.name, "COUNT", limit),
+                *("STREAMS", *self._keys, *after),
+            )
+            page = self._entries(reply)
+            if not page:
+                return []
+            if unseen := [each for each in page if each[1] not in known[each[0]]]:
+                # The rest is found by another call, or comes back when its lease is over.
+                return unseen
+            for which, entry, _ in page:
+                after[which] = entry.decode()
+
+    def _entries(self, reply: Any) -> _Page:
+        return [
+            (self._which[key], entry, fields)
+            for key, entries in reply or ()
+            for entry, fields in entries
+            if fields is not None  # it was deleted by somebody else
+        ]
+
+    async def _take(self, page: _Page) -> None:
+        deliveries = [self._delivery(*each) for each in page]
+        waiters = [waiter for waiter in self._waiters if not waiter.done()]
+        if not waiters or self._closed:
+            await self._hand_back(deliveries)
+            return
+        self._ready.extend(deliveries)
+        for waiter in waiters:
+            waiter.set_result(None)
+
+    def _delivery(self, which: int, entry: bytes, fields: list[bytes]) -> Delivery:
+        held = self.held[which]
+        if len(fields) == 2:  # noqa: PLR2004 — the body alone, as most have
+            message, parts, attempt = Message(fields[1]), None, 1
+        else:
+            found = dict(zip(fields[::2], fields[1::2], strict=True))
+            key = found.get(b"k")
+            message = Message(found.get(b"b", b""), None if key is None else key.decode())
+            parts = _parts(found[b"p"]) if b"p" in found else None
+            attempt = int(found.get(b"a", 0)) + 1
+        delivery = Delivery(
+            message, parts, attempt, self._names[which], entry, held, self.name, self._commits
+        )
+        held[entry] = delivery
+        return delivery
+
+    async def _hand_back(self, deliveries: list[Delivery]) -> None:
+        released = [self._commits.release(each.stream, each.entry) for each in deliveries]
+        for each, done in zip(deliveries, released, strict=True):
+            try:
+                await done
+            except TransportError as error:
+                _logger.warning("a message of %s comes back when its lease is over: %s", self.queue, error)
+            each.held.pop(each.entry, None)
+
+    def _give_up(self, error: TransportError) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(type(error)(str(error)))
+
+    def lose(self, which: int, entry: bytes) -> None:
+        """Note that an entry is not in hand any more."""
+        self.held[which].pop(entry, None)
+
+    async def stop(self) -> None:
+        """Receive nothing more."""
+        self._closed = True
+        self._give_up(TransportClosed())
+        if self._wanted is not None:
+            self._wanted.set_result(None)
+            self._wanted = None
+        while not self._stopped.is_set():
+            # The server may get this before the command that it is to end.
+            if self._client_id is not None:
+                self._keeper.unblock(self._client_id)
+            with anyio.move_on_after(_BLOCK_S / 20):
+                await self._stopped.wait()
+
+    async def leave(self, link: Link) -> None:
+        """Put what was not settled back on the queue; what nobody has received does not count."""
+        unseen = {each.entry for each in self._ready}
+        counted = [entry for held in self.held for entry in held if entry not in unseen]
+        self.drop()
+        arguments = (self.queue, self.name, len(counted), *counted)
+        next_ms = await link.run(LEAVE, self._options.prefix, *arguments)
+        if next_ms >= 0:
+            self._keeper.arm(self.queue, next_ms / 1000)
+
+    def drop(self) -> None:
+        """Forget everything: whoever settles it is told that it was too late."""
+        self._closed = True
+        self._ready.clear()
+        for held in self.held:
+            held.clear()
+
+
+def _parts(joined: bytes) -> tuple[bytes | None, ...]:
+    """Take the parts of a join apart, each of which has its length in front."""
+    parts: list[bytes | None] = []
+    at = 0
+    while at < len(joined):
+        (size,) = _LENGTH.unpack_from(joined, at)
+        at += 4
+        if size == _MISSING:
+            parts.append(None)
+        else:
+            parts.append(joined[at : at + size])
+            at += size
+    return tuple(parts)

@@ -1,0 +1,169 @@
+"""Connections to Redis: redis-py opens them, and all that one does is bounded in time."""
+
+import asyncio
+import os
+from typing import Any
+
+import redis
+import redis.asyncio as aio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from asyafw_redis._options import Options
+from asyafw_redis._scripts import Script
+
+__all__ = ["Link", "Links"]
+
+
+class Links:
+    """Makes connections to where a URL leads; all that they raise is in `_errors.FOREIGN`."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        # A write may be as long in waiting as a read, but redis-py bounds it by a task of its own.
+        self._pool: Any = (
+            AsyncSentinel(
+                [(each.host, each.port) for each in options.addresses],
+                sentinel_kwargs=_sentinel(options, AsyncRetry(NoBackoff(), 0)),
+                **_common(options, AsyncRetry(NoBackoff(), 0)),
+            )
+            .master_for(options.service)
+            .connection_pool
+            if options.service
+            else aio.Redis(
+                **_address(options), **_common(options, AsyncRetry(NoBackoff(), 0))
+            ).connection_pool
+        )
+
+    def link(self) -> "Link":
+        """Make a connection, to be opened by its first use."""
+        return Link(self._pool.make_connection(), self._options.timeout_s)
+
+    def client(self) -> "redis.Redis":
+        """Make a client for a thread, with one connection of its own."""
+        options = self._options
+        retry = Retry(NoBackoff(), 0)
+        if options.service:
+            sentinel = Sentinel(
+                [(each.host, each.port) for each in options.addresses],
+                sentinel_kwargs={**_sentinel(options, retry), "socket_timeout": options.timeout_s},
+                socket_timeout=options.timeout_s,
+                **_common(options, retry),
+            )
+            made: redis.Redis = sentinel.master_for(options.service)
+            return made
+        return redis.Redis(
+            socket_timeout=options.timeout_s, **_address(options), **_common(options, retry)
+        )
+
+
+class Link:
+    """One connection, for one command at a time; after any failure the next use opens another."""
+
+    def __init__(self, connection: Any, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is there, as far as this side knows."""
+        return bool(self._connection.is_connected)
+
+    async def open(self) -> None:
+        """Connect and log in, if that is needed."""
+        if not self.is_open:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._connection.connect()
+            except BaseException:
+                await self.close()
+                raise
+
+    async def call(self, *command: Any, wait_s: float = 0) -> Any:
+        """Send a command and give its reply, texts as bytes.
+
+        `wait_s` is how long the command itself may block in the server.
+
+        Raises:
+            ResponseError: the server refused it; the connection stays.
+        """
+        await self.open()
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._timeout_s + wait_s):
+                await connection.send_command(*command, check_health=False)
+                reply = await connection.read_response(disable_decoding=True)
+        except ReadOnlyError:
+            # What has become a replica tells so for ever; another connection may lead elsewhere.
+            await self.close()
+            raise
+        except ResponseError:
+            raise
+        except BaseException:
+            # A reply that comes later would be taken for that of another command.
+            await self.close()
+            raise
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply
+
+    async def run(self, script: Script, *arguments: Any) -> Any:
+        """Run a script, which the server may have forgotten."""
+        try:
+            return await self.call("EVALSHA", script.sha, 0, *arguments)
+        except NoScriptError:
+            return await self.call("EVAL", script.source, 0, *arguments)
+
+    async def close(self) -> None:
+        """Close the connection at once; a command that waits on it fails."""
+        await self._connection.disconnect(nowait=True)
+
+
+def _address(options: Options) -> dict[str, Any]:
+    if options.path is not None:
+        return {"unix_socket_path": options.path}
+    (address,) = options.addresses
+    return {"host": address.host, "port": address.port}
+
+
+def _common(options: Options, retry: Any) -> dict[str, Any]:
+    return {
+        "db": options.db,
+        "username": options.username,
+        "password": options.password,
+        "socket_connect_timeout": options.timeout_s,
+        "socket_keepalive": True,
+        # A library that sends a command twice makes two of what we have made sure is one.
+        "retry": retry,
+        "protocol": 2,
+        "client_name": f"asyafw-{os.getpid()}",
+        **_tls(options),
+    }
+
+
+def _sentinel(options: Options, retry: Any) -> dict[str, Any]:
+    return {
+        "username": options.sentinel_username,
+        "password": options.sentinel_password,
+        "socket_connect_timeout": options.timeout_s,
+        "retry": retry,
+        "protocol": 2,
+        **_tls(options),
+    }
+
+
+def _tls(options: Options) -> dict[str, Any]:
+    if not options.tls:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_ca_certs": options.ca_file,
+        "ssl_certfile": options.cert_file,
+        "ssl_keyfile": options.key_file,
+        "ssl_cert_reqs": "none" if options.verify == "none" else "required",
+        "ssl_check_hostname": options.verify == "full",
+    }

@@ -1,0 +1,129 @@
+-- What all scripts share: it stands in front of each.
+--
+-- A queue NAME is kept in
+--   PREFIX:queue:NAME    a stream of what has never been delivered, or is in hand,
+--   PREFIX:again:NAME    a stream of what came back, which is read first,
+--   PREFIX:delayed:NAME  a sorted set of what is to come, by its time in ms,
+--   PREFIX:joins:NAME    a sorted set of joins that wait for parts, by the time when they give up,
+--   PREFIX:join:NAME:JOIN  the parts of a join, or the mark that it was delivered,
+-- and a log in the stream PREFIX:log:NAME.
+--
+-- An entry of a queue's streams is delivered once, to one consumer, which owns it until it is
+-- acknowledged and deleted. What comes back is a new entry, so XACK tells whether one still owns
+-- what one has. The fields of an entry are
+--   b  the body,  k  the key, or the name of the join,  p  the parts of a join,
+--   a  earlier deliveries that count,  t  the time in ms since which it waits.
+
+local GROUP = 'asyafw'
+local BURST = 100
+
+-- The arguments are one flat list of texts, in the order in which they are taken.
+local prefix, at = ARGV[1], 1
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function argument()
+  at = at + 1
+  return ARGV[at]
+end
+
+-- A list has the number of its items in front.
+local function arguments()
+  local list = {}
+  for n = 1, argument() do
+    list[n] = argument()
+  end
+  return list
+end
+
+local function key(kind, name)
+  return prefix .. ':' .. kind .. ':' .. name
+end
+
+local function put(queue, body)
+  redis.call('XADD', key('queue', queue), '*', 'b', body)
+end
+
+local function put_keyed(queue, message_key, body)
+  redis.call('XADD', key('queue', queue), '*', 'b', body, 'k', message_key)
+end
+
+-- Put what is no longer anybody's back on its queue, with so many deliveries more that count.
+local function put_back(queue, id, fields, deliveries)
+  local again, since, before = {}, string.match(id, '%d+'), 0
+  for n = 1, #fields, 2 do
+    if fields[n] == 'a' then
+      before = tonumber(fields[n + 1])
+    elseif fields[n] == 't' then
+      since = fields[n + 1]
+    else
+      again[#again + 1] = fields[n]
+      again[#again + 1] = fields[n + 1]
+    end
+  end
+  redis.call('XADD', key('again', queue), '*', 'a', before + deliveries, 't', since, unpack(again))
+end
+
+-- Acknowledge and delete an entry, and give its fields; nil if it is not owned any more.
+local function take_away(stream, id)
+  if redis.call('XACK', stream, GROUP, id) == 0 then
+    return nil
+  end
+  local found = redis.call('XRANGE', stream, id, id)[1]
+  redis.call('XDEL', stream, id)
+  return found and found[2]
+end
+
+-- Deliver a join: its parts in order, each with its length in front; what is missing has none.
+local function deliver_join(queue, join)
+  local hash = key('join', queue .. ':' .. join)
+  local about = redis.call('HMGET', hash, 'total', 'forget')
+  local total, parts = tonumber(about[1]), {}
+  for first = 0, total - 1, BURST do
+    local indexes = {}
+    for index = first, math.min(first + BURST, total) - 1 do
+      indexes[#indexes + 1] = index
+    end
+    for _, body in ipairs(redis.call('HMGET', hash, unpack(indexes))) do
+      parts[#parts + 1] = body and struct.pack('>I4', #body) .. body or '\255\255\255\255'
+    end
+  end
+  redis.call('XADD', key('queue', queue), '*', 'k', join, 'p', table.concat(parts))
+  redis.call('ZREM', key('joins', queue), join)
+  redis.call('DEL', hash)
+  redis.call('HSET', hash, 'total', total, 'delivered', 1)
+  redis.call('PEXPIREAT', hash, about[2])
+end
+
+local function due(set)
+  return redis.call('ZRANGEBYSCORE', set, '-inf', now_ms, 'LIMIT', 0, BURST)
+end
+
+-- Put what is due on its queue, and tell in how many ms the next is; -1 if there is none.
+local function move_due(queue)
+  local delayed, joins = key('delayed', queue), key('joins', queue)
+  for _, member in ipairs(due(delayed)) do
+    -- 16 bytes make it unique; then comes the key, with its length in front, and the body.
+    local size = struct.unpack('>i4', member, 17)
+    if size < 0 then
+      put(queue, string.sub(member, 21))
+    else
+      put_keyed(queue, string.sub(member, 21, 20 + size), string.sub(member, 21 + size))
+    end
+    redis.call('ZREM', delayed, member)
+  end
+  for _, join in ipairs(due(joins)) do
+    deliver_join(queue, join)
+  end
+  local next_ms = -1
+  for _, set in ipairs({delayed, joins}) do
+    local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+    if first[2] then
+      local left_ms = math.max(0, tonumber(first[2]) - now_ms)
+      if next_ms < 0 or left_ms < next_ms then
+        next_ms = left_ms
+      end
+    end
+  end
+  return next_ms
+end

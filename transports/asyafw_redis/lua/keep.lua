@@ -1,0 +1,109 @@
+-- What has to be done from time to time.
+--
+-- The arguments are, behind the prefix, the lease in ms and then for each queue
+--   its name, and how many consumers of it to look after;
+--   of each of them its name, the ids that it has in hand of "queue", and those of "again";
+--   the cursors where the sweeps of both streams have come to, if there is any consumer.
+-- The answer has for each queue
+-- {ms until something is due, or -1, {what of each consumer was lost}, {the cursors}, count swept}.
+
+local STREAMS = {'queue', 'again'}
+
+-- Refresh the leases on what a consumer has in hand, and tell what is not its own any more.
+local function refresh(stream, consumer, ids)
+  local owned, from, lost = {}, '-', {}
+  if #ids == 0 then
+    return lost
+  end
+  repeat
+    local page = redis.pcall('XPENDING', stream, GROUP, from, '+', BURST, consumer)
+    if page.err then
+      page = {}
+    end
+    for _, entry in ipairs(page) do
+      owned[entry[1]] = true
+      from = '(' .. entry[1]
+    end
+  until #page < BURST
+  local kept = {}
+  local function claim()
+    if #kept > 0 then
+      redis.call('XCLAIM', stream, GROUP, consumer, 0, unpack(kept))
+      kept = {}
+    end
+  end
+  for _, id in ipairs(ids) do
+    if owned[id] then
+      kept[#kept + 1] = id
+      if #kept == BURST then
+        kept[#kept + 1] = 'JUSTID'
+        claim()
+      end
+    else
+      lost[#lost + 1] = id
+    end
+  end
+  if #kept > 0 then
+    kept[#kept + 1] = 'JUSTID'
+    claim()
+  end
+  return lost
+end
+
+-- Put what a consumer has not refreshed for a lease back on its queue, a burst at a time.
+local function sweep(kind, queue, lease_ms, cursor, consumer)
+  local stream = key(kind, queue)
+  local found = redis.pcall('XAUTOCLAIM', stream, GROUP, consumer, lease_ms, cursor, 'COUNT', BURST)
+  if found.err then
+    return '0-0', 0
+  end
+  for _, entry in ipairs(found[2]) do
+    take_away(stream, entry[1])
+    put_back(queue, entry[1], entry[2], 1)
+  end
+  return found[1], #found[2]
+end
+
+-- Forget consumers that left without a word and have nothing in hand.
+local function forget(kind, queue, lease_ms)
+  local stream = key(kind, queue)
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, GROUP)
+  if consumers.err then
+    return
+  end
+  for _, consumer in ipairs(consumers) do
+    local about = {}
+    for n = 1, #consumer, 2 do
+      about[consumer[n]] = consumer[n + 1]
+    end
+    if about.pending == 0 and about.idle > 20 * lease_ms then
+      redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, about.name)
+    end
+  end
+end
+
+local lease_ms, answers = argument(), {}
+while at < #ARGV do
+  local queue, count = argument(), tonumber(argument())
+  local consumer
+  local lost, cursors, swept = {}, {}, 0
+  -- Its own leases first, so that who was stopped for long does not lose what nobody took.
+  for n = 1, count do
+    consumer, lost[n] = argument(), {}
+    for s, kind in ipairs(STREAMS) do
+      lost[n][s] = refresh(key(kind, queue), consumer, arguments())
+    end
+  end
+  if count > 0 then
+    for s, kind in ipairs(STREAMS) do
+      local cursor, found = sweep(kind, queue, lease_ms, argument(), consumer)
+      cursors[s] = cursor
+      swept = swept + found
+      if cursor == '0-0' then
+        forget(kind, queue, lease_ms)
+      end
+    end
+  end
+  answers[#answers + 1] = {move_due(queue), lost, cursors, swept}
+end
+return answers

@@ -1,0 +1,44 @@
+-- Measure the queue that the argument names, once what is due has been put on it.
+--
+-- The answer is {backlog, in flight, delayed, age of the oldest that waits in ms or -1, arrived}.
+
+local queue = argument()
+
+local function flat(reply)
+  local about = {}
+  for n = 1, #reply, 2 do
+    about[reply[n]] = reply[n + 1]
+  end
+  return about
+end
+
+repeat
+  local next_ms = move_due(queue)
+until next_ms ~= 0
+
+local backlog, in_flight, oldest_ms, arrived = 0, 0, -1, 0
+for _, kind in ipairs({'queue', 'again'}) do
+  local stream = key(kind, queue)
+  local length = redis.call('XLEN', stream)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  local pending, last = 0, '0-0'
+  for _, reply in ipairs(groups.err and {} or groups) do
+    local group = flat(reply)
+    if group.name == GROUP then
+      pending, last = group.pending, group['last-delivered-id']
+    end
+  end
+  if length > pending then
+    backlog = backlog + length - pending
+    local first = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
+    if first then
+      local since = flat(first[2]).t or string.match(first[1], '%d+')
+      oldest_ms = math.max(oldest_ms, now_ms - tonumber(since), 0)
+    end
+  end
+  in_flight = in_flight + pending
+  if kind == 'queue' and not groups.err then
+    arrived = flat(redis.call('XINFO', 'STREAM', stream))['entries-added']
+  end
+end
+return {backlog, in_flight, redis.call('ZCARD', key('delayed', queue)), oldest_ms, arrived}
