@@ -19,7 +19,7 @@ def from_url(url: str) -> Transport:
         MissingExtra: the Redis client is not installed.
         ConfigurationError: the URL is not one of these.
     """
-    if find_spec("redis") is None:
+    if find_spec("redis") is None or find_spec("hiredis") is None:
         raise MissingExtra("redis", needed_for=f"{url.partition('://')[0]}://")
     from asyafw_redis._options import parse
     from asyafw_redis._transport import RedisTransport

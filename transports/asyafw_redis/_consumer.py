@@ -123,7 +123,7 @@ class Consumer:
         try:
             await came
         finally:
-            del self._waiters[came]
+            self._waiters.pop(came, None)
             if came.cancelled() and not self._waiters and self._client_id is not None:
                 self._keeper.unblock(self._client_id)
 
@@ -220,6 +220,8 @@ class Consumer:
             return
         self._ready.extend(deliveries)
         for waiter in waiters:
+            # It is served as of now, and not only once its task runs: nothing more is read for it.
+            del self._waiters[waiter]
             waiter.set_result(None)
 
     def _delivery(self, which: int, entry: bytes, fields: list[bytes]) -> Delivery:
@@ -244,11 +246,14 @@ class Consumer:
             try:
                 await done
             except TransportError as error:
-                _logger.warning("a message of %s comes back when its lease is over: %s", self.queue, error)
+                _logger.warning(
+                    "a message of %s comes back when its lease is over: %s", self.queue, error
+                )
             each.held.pop(each.entry, None)
 
     def _give_up(self, error: TransportError) -> None:
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(type(error)(str(error)))
 

@@ -115,7 +115,9 @@ class Keeper:
                         self._keep(client, steps)
                 except FOREIGN as error:
                     problem = translated(error, self._options)
-                    (_logger.debug if failing else _logger.warning)("leases are at risk: %s", problem)
+                    (_logger.debug if failing else _logger.warning)(
+                        "leases are at risk: %s", problem
+                    )
                     failing = True
                     next_round = monotonic() + min(_PAUSE_S, self._round_s)
                 else:

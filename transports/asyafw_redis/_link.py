@@ -6,6 +6,7 @@ from typing import Any
 
 import redis
 import redis.asyncio as aio
+from hiredis import pack_command
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
@@ -24,20 +25,21 @@ class Links:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # A write may be as long in waiting as a read, but redis-py bounds it by a task of its own.
-        self._pool: Any = (
-            AsyncSentinel(
+        common = {
+            **_common(options, AsyncRetry(NoBackoff(), 0)),
+            # redis-py would start a task and a timer for each command: `Link` bounds them instead.
+            "socket_timeout": None,
+        }
+        if options.service:
+            sentinel = AsyncSentinel(
                 [(each.host, each.port) for each in options.addresses],
                 sentinel_kwargs=_sentinel(options, AsyncRetry(NoBackoff(), 0)),
-                **_common(options, AsyncRetry(NoBackoff(), 0)),
+                **common,
             )
-            .master_for(options.service)
-            .connection_pool
-            if options.service
-            else aio.Redis(
-                **_address(options), **_common(options, AsyncRetry(NoBackoff(), 0))
-            ).connection_pool
-        )
+            client = sentinel.master_for(options.service)
+        else:
+            client = aio.Redis(**_address(options), **common)
+        self._pool: Any = client.connection_pool
 
     def link(self) -> "Link":
         """Make a connection, to be opened by its first use."""
@@ -46,19 +48,16 @@ class Links:
     def client(self) -> "redis.Redis":
         """Make a client for a thread, with one connection of its own."""
         options = self._options
-        retry = Retry(NoBackoff(), 0)
+        common = _common(options, Retry(NoBackoff(), 0))
         if options.service:
             sentinel = Sentinel(
                 [(each.host, each.port) for each in options.addresses],
-                sentinel_kwargs={**_sentinel(options, retry), "socket_timeout": options.timeout_s},
-                socket_timeout=options.timeout_s,
-                **_common(options, retry),
+                sentinel_kwargs=_sentinel(options, Retry(NoBackoff(), 0)),
+                **common,
             )
             made: redis.Redis = sentinel.master_for(options.service)
             return made
-        return redis.Redis(
-            socket_timeout=options.timeout_s, **_address(options), **_common(options, retry)
-        )
+        return redis.Redis(**_address(options), **common)
 
 
 class Link:
@@ -95,7 +94,7 @@ class Link:
         connection = self._connection
         try:
             async with asyncio.timeout(self._timeout_s + wait_s):
-                await connection.send_command(*command, check_health=False)
+                await connection.send_packed_command(pack_command(command), check_health=False)
                 reply = await connection.read_response(disable_decoding=True)
         except ReadOnlyError:
             # What has become a replica tells so for ever; another connection may lead elsewhere.
@@ -135,6 +134,7 @@ def _common(options: Options, retry: Any) -> dict[str, Any]:
         "db": options.db,
         "username": options.username,
         "password": options.password,
+        "socket_timeout": options.timeout_s,
         "socket_connect_timeout": options.timeout_s,
         "socket_keepalive": True,
         # A library that sends a command twice makes two of what we have made sure is one.
@@ -149,6 +149,7 @@ def _sentinel(options: Options, retry: Any) -> dict[str, Any]:
     return {
         "username": options.sentinel_username,
         "password": options.sentinel_password,
+        "socket_timeout": options.timeout_s,
         "socket_connect_timeout": options.timeout_s,
         "retry": retry,
         "protocol": 2,

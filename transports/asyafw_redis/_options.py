@@ -174,7 +174,9 @@ def _options(
         if name in found:
             raise _problem(scheme, f"{name} is given twice")
         if name in _TLS_OPTIONS and not tls:
-            raise _problem(scheme, f"{name} is for TLS: write {scheme.replace('redis', 'rediss')}://")
+            raise _problem(
+                scheme, f"{name} is for TLS: write {scheme.replace('redis', 'rediss')}://"
+            )
         if name in _SENTINEL_OPTIONS and not sentinel:
             raise _problem(scheme, f"{name} is for {scheme}+sentinel://")
         try:

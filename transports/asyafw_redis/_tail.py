@@ -82,5 +82,3 @@ class Tail:
             return f"{max(0, now_ms - int(self._since_s * 1000))}-0"
         last: Any = await link.call("XREVRANGE", self._key, "+", "-", "COUNT", 1)
         return last[0][0].decode() if last else "0-0"
-
-

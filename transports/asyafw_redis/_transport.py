@@ -81,10 +81,9 @@ class RedisTransport:
             self._is_open = False
             await self._commits.close()
             await self._end()
-        tasks, self._tasks = self._tasks, None
-        if tasks is not None:
+        if self._tasks is not None:
             # Not told of the exception, the group lets it pass as it is.
-            await tasks.__aexit__(None, None, None)
+            await self._tasks.__aexit__(None, None, None)
 
     async def crash(self) -> None:
         """Behave as if this process had died, for tests: nothing is put back, leases run out."""
