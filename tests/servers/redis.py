@@ -6,11 +6,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -46,9 +46,9 @@ class RedisServer:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    def client(self, **options: object) -> "redis.Redis":
+    def client(self, **options: Any) -> Any:
         """Make a client that looks into the server from outside."""
-        return redis.Redis(port=self.port, **options)  # type: ignore[arg-type]
+        return redis.Redis(port=self.port, **options)
 
     def start(self, *, wait: bool = True) -> None:
         """Start the process, and wait until it accepts connections."""
@@ -94,7 +94,7 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str, program: str = "redis-server") -> Iterator[RedisServer]:
+def redis_server(*options: str, program: str = "redis-server") -> Generator[RedisServer]:
     """Run a server with these options of its command line.
 
     Where it is not installed the test is skipped, and in continuous integration it fails.

@@ -8,7 +8,7 @@ from itertools import count
 from math import ceil
 from struct import Struct as Layout
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -192,7 +192,7 @@ class Commits:
         if result == 0:
             return False
         if isinstance(result, list):
-            number, total = result
+            number, total = cast("list[int]", result)
             part = step.outs[number - 1]
             assert isinstance(part, Part), "only parts can misfit"  # noqa: S101 — for type checkers
             return misfit(part, total)

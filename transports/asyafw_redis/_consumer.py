@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct as Layout
 from typing import Any, Final, TypeAlias
 
@@ -78,7 +78,7 @@ class Consumer:
     `held` has what is in hand, for each of `STREAMS`; the keeper's thread reads it.
     """
 
-    def __init__(  # noqa: PLR0913 — what a transport shares with its consumers
+    def __init__(
         self, queue: str, name: str, link: Link, options: Options, commits: Commits, keeper: Keeper
     ) -> None:
         self.queue = queue
@@ -257,9 +257,11 @@ class Consumer:
             if not waiter.done():
                 waiter.set_exception(type(error)(str(error)))
 
-    def lose(self, which: int, entry: bytes) -> None:
-        """Note that an entry is not in hand any more."""
-        self.held[which].pop(entry, None)
+    def lose(self, lost: Iterable[Iterable[bytes]]) -> None:
+        """Note what is not in hand any more, of each stream."""
+        for held, entries in zip(self.held, lost, strict=True):
+            for entry in entries:
+                held.pop(entry, None)
 
     async def stop(self) -> None:
         """Receive nothing more."""

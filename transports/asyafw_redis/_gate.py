@@ -44,7 +44,8 @@ def _check_durability(info: Mapping[str, str], options: Options) -> None:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         problems.append(
-            f"it deletes messages when memory is short ({policy}): set `maxmemory-policy noeviction`"
+            f"it deletes messages when memory is short ({policy}): "
+            "set `maxmemory-policy noeviction`"
         )
     if problems:
         raise ConfigurationError(

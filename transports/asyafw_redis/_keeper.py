@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
-import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from asyafw_redis._errors import FOREIGN, translated
@@ -38,8 +37,8 @@ class Kept(Protocol):
         """What it has in hand, for each stream of its queue."""
         ...
 
-    def lose(self, which: int, entry: bytes) -> None:
-        """Be told that an entry is not in hand any more."""
+    def lose(self, lost: Iterable[Iterable[bytes]]) -> None:
+        """Be told what is not in hand any more, of each stream."""
         ...
 
 
@@ -136,7 +135,7 @@ class Keeper:
                 self._changed.wait(max(at - now, _GRAIN_S))
             return None
 
-    def _obey(self, client: "redis.Redis") -> None:
+    def _obey(self, client: Any) -> None:
         while self._orders:
             try:
                 client.client_unblock(self._orders.popleft())
@@ -159,7 +158,7 @@ class Keeper:
                 del self._due[queue]
             return [_Round(queue) for queue in due]
 
-    def _keep(self, client: "redis.Redis", rounds: "list[_Round]") -> None:
+    def _keep(self, client: Any, rounds: "list[_Round]") -> None:
         if not rounds:
             return
         try:
@@ -172,13 +171,9 @@ class Keeper:
             if next_ms >= 0:
                 self.arm(each.queue, next_ms / 1000)
             if swept:
-                _logger.warning(
-                    "%d messages of %s were left unsettled and come again", swept, each.queue
-                )
+                _logger.warning("%d messages of %s were left and come again", swept, each.queue)
             for consumer, of_streams in zip(each.consumers, lost, strict=True):
-                for which, entries in enumerate(of_streams):
-                    for entry in entries:
-                        consumer.lose(which, entry)
+                consumer.lose(of_streams)
             with self._changed:
                 if each.consumers and each.consumers[0] in self._consumers:
                     self._consumers[each.consumers[0]] = cursors
@@ -206,7 +201,7 @@ class _Round:
         self.consumers: list[Kept] = []
 
 
-def _run_script(client: "redis.Redis", script: Script, *arguments: Any) -> Any:
+def _run_script(client: Any, script: Script, *arguments: Any) -> Any:
     try:
         return client.execute_command("EVALSHA", script.sha, 0, *arguments)
     except NoScriptError:

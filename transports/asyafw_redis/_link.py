@@ -4,9 +4,9 @@ import asyncio
 import os
 from typing import Any
 
-import redis
+import hiredis
 import redis.asyncio as aio
-from hiredis import pack_command
+from redis import Redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
@@ -19,45 +19,33 @@ from asyafw_redis._scripts import Script
 
 __all__ = ["Link", "Links"]
 
+_pack: Any = hiredis.pack_command
+
 
 class Links:
     """Makes connections to where a URL leads; all that they raise is in `_errors.FOREIGN`."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        common = {
-            **_common(options, AsyncRetry(NoBackoff(), 0)),
-            # redis-py would start a task and a timer for each command: `Link` bounds them instead.
-            "socket_timeout": None,
-        }
-        if options.service:
-            sentinel = AsyncSentinel(
-                [(each.host, each.port) for each in options.addresses],
-                sentinel_kwargs=_sentinel(options, AsyncRetry(NoBackoff(), 0)),
-                **common,
-            )
-            client = sentinel.master_for(options.service)
-        else:
-            client = aio.Redis(**_address(options), **common)
-        self._pool: Any = client.connection_pool
+        self._pool: Any = _client(
+            options,
+            {
+                **_common(options, AsyncRetry(NoBackoff(), 0)),
+                # redis-py would start a task and a timer for each command: `Link` bounds them all.
+                "socket_timeout": None,
+            },
+            aio.Redis,
+            AsyncSentinel,
+        ).connection_pool
 
     def link(self) -> "Link":
         """Make a connection, to be opened by its first use."""
         return Link(self._pool.make_connection(), self._options.timeout_s)
 
-    def client(self) -> "redis.Redis":
+    def client(self) -> Any:
         """Make a client for a thread, with one connection of its own."""
-        options = self._options
-        common = _common(options, Retry(NoBackoff(), 0))
-        if options.service:
-            sentinel = Sentinel(
-                [(each.host, each.port) for each in options.addresses],
-                sentinel_kwargs=_sentinel(options, Retry(NoBackoff(), 0)),
-                **common,
-            )
-            made: redis.Redis = sentinel.master_for(options.service)
-            return made
-        return redis.Redis(**_address(options), **common)
+        common = _common(self._options, Retry(NoBackoff(), 0))
+        return _client(self._options, common, Redis, Sentinel)
 
 
 class Link:
@@ -94,7 +82,7 @@ class Link:
         connection = self._connection
         try:
             async with asyncio.timeout(self._timeout_s + wait_s):
-                await connection.send_packed_command(pack_command(command), check_health=False)
+                await connection.send_packed_command(_pack(command), check_health=False)
                 reply = await connection.read_response(disable_decoding=True)
         except ReadOnlyError:
             # What has become a replica tells so for ever; another connection may lead elsewhere.
@@ -122,11 +110,17 @@ class Link:
         await self._connection.disconnect(nowait=True)
 
 
-def _address(options: Options) -> dict[str, Any]:
+def _client(options: Options, common: dict[str, Any], redis: Any, sentinel: Any) -> Any:
+    """Make a client, with the classes for an event loop or those for a thread."""
+    if options.service:
+        login = {"username": options.sentinel_username, "password": options.sentinel_password}
+        asked = {**common, **login, "socket_timeout": options.timeout_s, "db": 0}
+        addresses = [(each.host, each.port) for each in options.addresses]
+        return sentinel(addresses, sentinel_kwargs=asked, **common).master_for(options.service)
     if options.path is not None:
-        return {"unix_socket_path": options.path}
+        return redis(unix_socket_path=options.path, **common)
     (address,) = options.addresses
-    return {"host": address.host, "port": address.port}
+    return redis(host=address.host, port=address.port, **common)
 
 
 def _common(options: Options, retry: Any) -> dict[str, Any]:
@@ -141,18 +135,6 @@ def _common(options: Options, retry: Any) -> dict[str, Any]:
         "retry": retry,
         "protocol": 2,
         "client_name": f"asyafw-{os.getpid()}",
-        **_tls(options),
-    }
-
-
-def _sentinel(options: Options, retry: Any) -> dict[str, Any]:
-    return {
-        "username": options.sentinel_username,
-        "password": options.sentinel_password,
-        "socket_timeout": options.timeout_s,
-        "socket_connect_timeout": options.timeout_s,
-        "retry": retry,
-        "protocol": 2,
         **_tls(options),
     }
 

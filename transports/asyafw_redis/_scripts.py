@@ -17,7 +17,7 @@ class Script(Struct, frozen=True):
 
 
 def _load(name: str) -> Script:
-    folder = files(__package__) / "lua"
+    folder = files("asyafw_redis") / "lua"
     source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in ("common", name))
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
