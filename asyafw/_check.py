@@ -1,7 +1,6 @@
 """Whether an app's actors fit together: their names, and their types from hop to hop; pure."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from types import NoneType
 from typing import Any, TypeAlias
@@ -9,6 +8,7 @@ from typing import Any, TypeAlias
 from asyafw._actor import Actor
 from asyafw._compatibility import mismatch
 from asyafw._signature import without
+from asyafw._spelling import did_you_mean
 from asyafw.envelope import check_name
 from asyafw.exceptions import InvalidName
 
@@ -82,8 +82,7 @@ def _unknown_names(actors: _Actors, flows: _Flows, known: set[str]) -> Iterator[
     for where, route in _routes(actors, flows):
         for name in route:
             if name not in known:
-                close = get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else _REMOTE
+                hint = did_you_mean(name, known) or _REMOTE
                 yield f"{where}: the app has no actor {name!r}; {hint}"
 
 

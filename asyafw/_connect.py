@@ -1,10 +1,10 @@
 """From a URL to a transport, by the entry points that installed packages declare."""
 
-from difflib import get_close_matches
 from re import IGNORECASE
 from re import compile as regex
 from typing import Any, NamedTuple
 
+from asyafw._spelling import did_you_mean
 from asyafw.envelope import CODECS, MSGPACK, Codec
 from asyafw.exceptions import ConfigurationError, UnknownScheme
 from asyafw.transport import Transport
@@ -76,11 +76,9 @@ def _factory(scheme: str) -> Any:
 
     found = {point.name: point for point in entry_points(group=GROUP)}
     if scheme not in found:
-        close = get_close_matches(scheme, found, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UnknownScheme(
-            f"no transport has the scheme {scheme!r}; there are {', '.join(sorted(found))}{hint}"
-        )
+        there = f"there are {', '.join(sorted(found))}"
+        told = filter(None, (there, did_you_mean(scheme, found)))
+        raise UnknownScheme(f"no transport has the scheme {scheme!r}; {'; '.join(told)}")
     point = found[scheme]
     try:
         return point.load()

@@ -3,12 +3,12 @@
 import importlib
 import inspect
 import traceback
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from asyafw._actor import Actor
+from asyafw._spelling import did_you_mean
 from asyafw.exceptions import TargetError
 
 __all__ = ["Target", "find_actors", "find_instances", "load"]
@@ -47,7 +47,7 @@ def load(target: str) -> Target:
     if not colon:
         return Target(module, None, None)
     if not hasattr(module, attribute):
-        raise TargetError(f"module {name!r} has no {attribute!r}{_instead(module, attribute)}")
+        raise TargetError(f"module {name!r} has no {attribute!r}; {_instead(module, attribute)}")
     return Target(module, attribute, getattr(module, attribute))
 
 
@@ -105,11 +105,9 @@ def _not_found(name: str, error: ModuleNotFoundError) -> str:
 def _instead(module: ModuleType, attribute: str) -> str:
     """Tell what a module has: what it defines, and instances of what it imports."""
     names = [name for name, value in vars(module).items() if _is_own(name, value, module)]
-    close = get_close_matches(attribute, names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
     more = ", …" if len(names) > _SHOWN else ""
-    return f"; it has {', '.join(names[:_SHOWN])}{more}" if names else "; it is empty"
+    there = f"it has {', '.join(names[:_SHOWN])}{more}" if names else "it is empty"
+    return did_you_mean(attribute, names) or there
 
 
 def _is_own(name: str, value: object, module: ModuleType) -> bool:

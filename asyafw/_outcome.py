@@ -21,6 +21,7 @@ from asyafw.envelope import (
     Limits,
     Route,
     encode_envelope,
+    is_header,
     new_id,
 )
 from asyafw.events import DEAD_LETTERS, Event, Kind, append
@@ -300,7 +301,7 @@ def _check_headers(step: Step) -> None:
     """Refuse what the next worker could not read."""
     headers = cast("Mapping[object, object]", step.headers)
     for name, text in headers.items():
-        if not (isinstance(name, str) and isinstance(text, str)):
+        if not is_header(name, text):
             raise ResultTypeError(
                 f"{step.actor.name} set the header {name!r:.80} to {text!r:.80}: "
                 "headers map text to text"

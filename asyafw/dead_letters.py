@@ -12,11 +12,19 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Self
 
 import anyio
-from msgspec import MsgspecError, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from asyafw._outcome import UNDECODABLE
-from asyafw.envelope import MSGPACK, Codec, Envelope, Failure, decode_envelope, encode_envelope
+from asyafw.envelope import (
+    DECODING_ERRORS,
+    MSGPACK,
+    Codec,
+    Envelope,
+    Failure,
+    decode_envelope,
+    encode_envelope,
+)
 from asyafw.events import DEAD_LETTERS
 from asyafw.exceptions import DecodeError, TransportError
 from asyafw.transport import Delivery, Message, Out, Send, Transport
@@ -27,8 +35,6 @@ __all__ = ["DeadLetter", "Replayed", "Selection", "browse", "discard", "find", "
 _PATIENCE_S = 2.0
 _AT_ONCE = 100
 _RELEASE_S = 5.0
-# Deep nesting and bad UTF-8 escape msgspec's own errors.
-_UNREADABLE = (MsgspecError, RecursionError, ValueError, OverflowError)
 
 
 class DeadLetter(Struct, frozen=True, eq=False):
@@ -68,7 +74,7 @@ class DeadLetter(Struct, frozen=True, eq=False):
             return self.original
         try:
             return self.codec.decode(self.envelope.payload)
-        except _UNREADABLE as error:
+        except DECODING_ERRORS as error:
             raise DecodeError(f"the payload cannot be decoded: {error}") from error
 
 
@@ -219,7 +225,7 @@ def _read(body: bytes) -> DeadLetter:
         return DeadLetter(hashlib.blake2b(body, digest_size=16).hexdigest(), None, MSGPACK, body)
     original: Any = None
     if envelope.headers == UNDECODABLE:
-        with suppress(*_UNREADABLE):
+        with suppress(*DECODING_ERRORS):
             original = codec.decode(envelope.payload)
     is_original = isinstance(original, bytes)
     return DeadLetter(envelope.id, envelope, codec, original if is_original else None)

@@ -24,6 +24,7 @@ from asyafw.exceptions import (
 
 __all__ = [
     "CODECS",
+    "DECODING_ERRORS",
     "JSON",
     "LONGEST_WAIT_S",
     "MSGPACK",
@@ -42,6 +43,7 @@ __all__ = [
     "codec_of",
     "decode_envelope",
     "encode_envelope",
+    "is_header",
     "new_id",
 ]
 
@@ -73,6 +75,11 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidName(f"{name!r:.80} is no name: use {_NAME.pattern}")
     return name
+
+
+def is_header(name: object, text: object) -> bool:
+    """Tell whether a header can travel: headers map text to text."""
+    return isinstance(name, str) and isinstance(text, str)
 
 
 def new_id() -> str:
@@ -249,6 +256,11 @@ MSGPACK: Final = Codec(
 )
 JSON: Final = Codec("json", json.Encoder().encode, json.decode, json.Decoder, null=b"null")
 CODECS: Final = {codec.name: codec for codec in (MSGPACK, JSON)}
+DECODING_ERRORS: Final = (MsgspecError, RecursionError, ValueError, OverflowError)
+"""What a codec raises for bytes that it cannot decode as a type.
+
+Deep nesting, bad UTF-8 and numbers beyond all bounds escape msgspec's own errors.
+"""
 
 _ENVELOPE_DECODERS = {codec.name: codec.decoder(Envelope) for codec in CODECS.values()}
 _FIELDS = frozenset(f.encode_name for f in fields(Envelope)) - {""}
@@ -281,8 +293,7 @@ def decode_envelope(body: bytes) -> tuple[Envelope, Codec]:
     try:
         envelope = _decode(body, codec)
         _check(envelope)
-    # Deep nesting and bad UTF-8 escape msgspec's own errors.
-    except (AsyafwError, MsgspecError, RecursionError, ValueError, OverflowError) as error:
+    except (AsyafwError, *DECODING_ERRORS) as error:
         raise DecodeError(f"not an envelope: {error}") from error
     return envelope, codec
 

@@ -6,9 +6,19 @@ The last event of a job travels in the same step as its last acknowledgement.
 
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import UNSET, MsgspecError, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from asyafw.envelope import CODECS, Claim, Codec, Count, Failure, Id, Seconds, codec_of
+from asyafw.envelope import (
+    CODECS,
+    DECODING_ERRORS,
+    Claim,
+    Codec,
+    Count,
+    Failure,
+    Id,
+    Seconds,
+    codec_of,
+)
 from asyafw.exceptions import DecodeError
 from asyafw.transport import Append
 
@@ -146,5 +156,5 @@ def decode_cancel(body: bytes) -> Cancel:
 def _decode(decoders: dict[str, Any], body: bytes) -> Any:
     try:
         return decoders[codec_of(body).name].decode(body)
-    except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
+    except DECODING_ERRORS as error:
         raise DecodeError(f"not an entry of this log: {error}") from error

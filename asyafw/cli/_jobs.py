@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import ObjectSendStream
 from msgspec import Struct
 
+from asyafw._spelling import did_you_mean
 from asyafw.app import App
 from asyafw.cli._payloads import STDIN, Line, decode, read, stdin_lines
 from asyafw.cli._results import Results
@@ -53,9 +53,8 @@ def input_type(app: App, target: str | Sequence[str]) -> Any:
     """
     if isinstance(target, str):
         if target not in app.flows:
-            close = get_close_matches(target, app.flows, n=1)
             there = f"there are {', '.join(app.flows)}" if app.flows else "the app has none"
-            hint = f"did you mean {close[0]!r}?" if close else there
+            hint = did_you_mean(target, app.flows) or there
             raise UnknownFlow(f"there is no flow {target!r}; {hint}")
         target = app.flows[target]
     first = app.actors.get(target[0])

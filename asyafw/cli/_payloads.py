@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anyio import from_thread, to_thread
-from msgspec import MsgspecError, json
+from msgspec import json
 
+from asyafw.envelope import DECODING_ERRORS
 from asyafw.exceptions import ConfigurationError, PayloadError
 
 __all__ = ["STDIN", "Line", "decode", "read", "stdin_lines"]
@@ -69,8 +70,7 @@ def decode(text: bytes, type_: Any) -> Any:
     """
     try:
         return json.decode(text, type=type_)
-    # Deep nesting and bad UTF-8 escape msgspec's own errors.
-    except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
+    except DECODING_ERRORS as error:
         what = "is of another type" if _is_json(text) else "is not JSON"
         raise PayloadError(f"the payload {what}: {error}") from error
 
@@ -78,7 +78,7 @@ def decode(text: bytes, type_: Any) -> Any:
 def _is_json(text: bytes) -> bool:
     try:
         json.decode(text)
-    except (MsgspecError, RecursionError, ValueError, OverflowError):
+    except DECODING_ERRORS:
         return False
     return True
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from types import GenericAlias, NoneType
 from typing import Any
 
-from msgspec import MsgspecError, Raw, Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from asyafw._actor import Actor
 from asyafw._signature import without
+from asyafw._spelling import did_you_mean
 from asyafw.blobs import Blobs
 from asyafw.client._record import Result
-from asyafw.envelope import MSGPACK, Codec, Envelope, Limits, check_name
+from asyafw.envelope import DECODING_ERRORS, MSGPACK, Codec, Envelope, Limits, check_name
 from asyafw.exceptions import (
     BlobError,
     ConfigurationError,
@@ -24,9 +24,6 @@ from asyafw.exceptions import (
 )
 
 __all__ = ["Catalogue"]
-
-# Deep nesting and bad UTF-8 escape msgspec's own errors.
-_UNREADABLE = (MsgspecError, RecursionError, ValueError, OverflowError)
 
 
 class Catalogue(Struct, frozen=True):
@@ -52,14 +49,14 @@ class Catalogue(Struct, frozen=True):
                 raise UnknownFlow(
                     f"{flow!r} is an actor and no flow: submit to the route [{flow!r}]"
                 )
-            raise UnknownFlow(f"there is no flow {flow!r}{_hint(flow, self.flows)}")
+            raise UnknownFlow(f"there is no flow {flow!r}; {_hint(flow, self.flows)}")
         names = target if flow is None else self.flows[flow]
         if not names:
             raise ConfigurationError("a route names at least one actor")
         for name in names:
             check_name(name)
             if self.known and name not in self.known:
-                raise UnknownActor(f"there is no actor {name!r}{_hint(name, self.known)}")
+                raise UnknownActor(f"there is no actor {name!r}; {_hint(name, self.known)}")
         if len(names) > self.limits.route:
             raise LimitExceeded(f"the route holds more than {self.limits.route} names")
         return flow, names
@@ -100,9 +97,7 @@ class Catalogue(Struct, frozen=True):
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    if close := get_close_matches(name, names, n=1):
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(names)) or 'none'}"
+    return did_you_mean(name, names) or f"there are {', '.join(sorted(names)) or 'none'}"
 
 
 def _encoded(payload: Any, actor: Actor[..., Any] | None, name: str, codec: Codec) -> bytes:
@@ -110,7 +105,7 @@ def _encoded(payload: Any, actor: Actor[..., Any] | None, name: str, codec: Code
         encoded: bytes = codec.encode(payload)
         if actor is not None:
             codec.decode(encoded, type=actor.input_type)
-    except (MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, *DECODING_ERRORS) as error:
         raise PayloadError(f"the payload does not fit {name}: {error}") from error
     return encoded
 
@@ -128,9 +123,9 @@ def _result_types(actor: Actor[..., Any] | None) -> tuple[Any, ...]:
 def _decode(raw: bytes, codec: Codec, types: Sequence[Any]) -> Any:
     *others, last = types
     for type_ in others:
-        with suppress(*_UNREADABLE):
+        with suppress(*DECODING_ERRORS):
             return codec.decode(raw, type=type_)
     try:
         return codec.decode(raw, type=last)
-    except _UNREADABLE as error:
+    except DECODING_ERRORS as error:
         raise PayloadError(f"the result is something else: {error}") from error

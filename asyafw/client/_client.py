@@ -21,6 +21,7 @@ from asyafw.envelope import (
     Envelope,
     Route,
     encode_envelope,
+    is_header,
     new_id,
 )
 from asyafw.events import CONTROL, EVENTS, Cancel, Event, append, job_of
@@ -222,7 +223,7 @@ def _derived_id(names: Sequence[str], flow: str | None, key: str) -> str:
 def _check_options(headers: Mapping[Any, Any], deadline_s: float | None) -> None:
     """Refuse what no worker could read."""
     for name, text in headers.items():
-        if not (isinstance(name, str) and isinstance(text, str)):
+        if not is_header(name, text):
             raise ConfigurationError(f"headers map text to text, not {name!r:.80} to {text!r:.80}")
     if deadline_s is not None and not 0 <= deadline_s <= LONGEST_WAIT_S:
         raise ConfigurationError(

@@ -10,7 +10,7 @@ from types import GenericAlias
 from typing import Any
 
 import anyio
-from msgspec import MsgspecError, Raw, Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from asyafw._actor import Actor
@@ -29,7 +29,7 @@ from asyafw._outcome import (
 )
 from asyafw.blobs import Blobs
 from asyafw.context import Context
-from asyafw.envelope import CODECS, Codec, Envelope, decode_envelope
+from asyafw.envelope import CODECS, DECODING_ERRORS, Codec, Envelope, decode_envelope
 from asyafw.events import Event
 from asyafw.exceptions import (
     BlobError,
@@ -198,7 +198,7 @@ class Processor:
             raw = ctx.codec.array([raw])
         try:
             return self._decode[ctx.codec.name](raw)
-        except (MsgspecError, RecursionError, ValueError, OverflowError) as error:
+        except DECODING_ERRORS as error:
             raise PayloadError(f"the payload does not fit {self.actor.name}: {error}") from error
 
     async def _payload(self, encoded: bytes, codec: Codec) -> Payload:

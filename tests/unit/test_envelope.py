@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from asyafw.envelope import (
     CODECS,
+    DECODING_ERRORS,
     JSON,
     LONGEST_WAIT_S,
     MSGPACK,
@@ -25,10 +26,12 @@ from asyafw.envelope import (
     codec_of,
     decode_envelope,
     encode_envelope,
+    is_header,
     new_id,
 )
 from asyafw.exceptions import ConfigurationError, DecodeError, InvalidName
 from tests.unit import hostile
+from tests.unit.making import both_codecs
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 KNOWN = {
@@ -43,7 +46,6 @@ FAILURE: dict[str, Any] = {"type": "ValueError", "message": "no face", "actor": 
 CLAIM: dict[str, Any] = {"key": "j1/m1", "sha256": "0" * 64, "size_bytes": 600_000}
 MANY = ["judge"] * 1025
 
-both_codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 codecs = st.sampled_from([*CODECS.values()])
 names = st.from_regex(NAME, fullmatch=True)
 name_lists = st.lists(names, max_size=4).map(tuple)
@@ -304,6 +306,13 @@ def test_hostile_bytes_are_refused(body: bytes) -> None:
         decode_envelope(body)
 
 
+@both_codecs
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_bytes_raise_anything_but_decoding_errors(codec: Codec, body: bytes) -> None:
+    with pytest.raises(DECODING_ERRORS):
+        codec.decode(body, type=Envelope)
+
+
 @pytest.mark.parametrize("field", ["payload", "later"])
 @pytest.mark.parametrize(
     ("codec", "deep"), [(MSGPACK, hostile.DEEP_MSGPACK), (JSON, hostile.DEEP_JSON)], ids=CODECS
@@ -451,6 +460,12 @@ def test_a_name_that_does_not_fit_the_pattern_is_refused(name: str) -> None:
 
     with pytest.raises(InvalidName, match="is no name: use "):
         check_name(name)
+
+
+def test_a_header_maps_text_to_text() -> None:
+    assert is_header("tenant", "acme")
+    assert not is_header("tenant", None)
+    assert not is_header(5, "five")
 
 
 def test_an_id_begins_with_its_time_in_milliseconds() -> None:

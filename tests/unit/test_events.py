@@ -23,11 +23,11 @@ from asyafw.events import (
 from asyafw.exceptions import DecodeError, InvalidName
 from asyafw.transport import Append
 from tests.unit import hostile
+from tests.unit.making import both_codecs
 
 READERS: list[Callable[[bytes], object]] = [decode_event, decode_cancel, job_of]
 MINIMAL: dict[str, Any] = {"kind": "accepted", "job": "j1", "id": "m1", "at": 1.5}
 
-both_codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 all_readers = pytest.mark.parametrize("read", READERS)
 codecs = st.sampled_from([*CODECS.values()])
 ids = st.text(max_size=128)

@@ -11,12 +11,11 @@ from msgspec.structs import replace
 
 from asyafw._actor import Actor, Join
 from asyafw._forks import GATHER_TIMEOUT_S, Meeting, fanned_out, gathered, joined, met
-from asyafw._outcome import Outcome, Payload, Rules, Step, handed_on
+from asyafw._outcome import Outcome, Payload, Rules, handed_on
 from asyafw.envelope import (
     CODECS,
     JSON,
     MSGPACK,
-    Claim,
     Codec,
     Envelope,
     Failure,
@@ -31,10 +30,9 @@ from asyafw.events import Event, decode_event
 from asyafw.exceptions import DecodeError, LimitExceeded, UnknownActor
 from asyafw.transport import Append, Message, Out, Part, Send
 from tests import fan_outs
+from tests.unit import making
+from tests.unit.making import CLAIM, both_codecs, events, messages, result, step
 
-both_codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-
-CLAIM = Claim("j1/m1", "0" * 64, 600_000)
 ACTORS = {each.name: each for each in fan_outs.ACTORS}
 RULES = Rules(
     joins={each.name: each.join for each in fan_outs.ACTORS if each.join},
@@ -113,16 +111,6 @@ class Machine:
             return fanned_out(step(envelope, by, codec=codec), RULES, children)
         made = result(fan_outs.CHANGES[by.name](taken), codec)
         return handed_on(step(envelope, by, codec=codec), RULES, made)
-
-
-def step(
-    envelope: Envelope, by: Actor[..., Any], *, codec: Codec = MSGPACK, route: Route | None = None
-) -> Step:
-    return Step(envelope, codec, by, route or envelope.route, envelope.headers, 1, 10.0, 12.0)
-
-
-def result(value: Any, codec: Codec = MSGPACK) -> Payload:
-    return Payload(Raw(codec.encode(value)))
 
 
 def payloads(meeting: Meeting) -> list[bytes | None]:
@@ -224,22 +212,7 @@ class TestLaws:
         assert {event.hop for event in machine.events if event.ends_job} == {len(route) - 1}
 
 
-ENVELOPE = Envelope(
-    id="m1",
-    job="j1",
-    route=Route("two", ("note", "merge", "note")),
-    payload=Raw(MSGPACK.encode("book")),
-    parent="m0",
-    headers={"tenant": "acme"},
-    flow="books",
-    created_at=1.0,
-    enqueued_at=2.0,
-    deadline_at=100.0,
-    hops=3,
-    attempt=2,
-    reply="replies",
-    extra={"later": Raw(MSGPACK.encode(5))},
-)
+ENVELOPE = replace(making.ENVELOPE, route=Route("two", ("note", "merge", "note")))
 OUTER = Fork("outer", 2, 3, "weld", 60.0, next=("note",))
 OUTER_GATHER = Fork("outer", 2, 3, "some", 60.0, gather=True)
 
@@ -250,18 +223,6 @@ def part(envelope: Envelope, *names: str) -> Outcome:
     return fanned_out(
         step(envelope, ACTORS["two"], route=changed), RULES, [result("page 1"), result("page 2")]
     )
-
-
-def messages(outcome: Outcome) -> list[Envelope]:
-    return [
-        decode_envelope(out.message.body if isinstance(out, Send) else out.body)[0]
-        for out in outcome.out
-        if not isinstance(out, Append)
-    ]
-
-
-def events(outcome: Outcome) -> list[Event]:
-    return [decode_event(out.body) for out in outcome.out if isinstance(out, Append)]
 
 
 class TestParting:

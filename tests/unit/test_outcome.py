@@ -22,9 +22,7 @@ from asyafw._outcome import (
     undecodable,
 )
 from asyafw.envelope import (
-    CODECS,
     MSGPACK,
-    Claim,
     Codec,
     Envelope,
     Failure,
@@ -34,7 +32,7 @@ from asyafw.envelope import (
     decode_envelope,
     encode_envelope,
 )
-from asyafw.events import DEAD_LETTERS, Event, decode_event
+from asyafw.events import DEAD_LETTERS, Event
 from asyafw.exceptions import (
     DecodeError,
     LimitExceeded,
@@ -44,31 +42,14 @@ from asyafw.exceptions import (
     Retry,
     UnknownActor,
 )
-from asyafw.transport import Append, Out, Part, Send
+from asyafw.transport import Append, Part, Send
+from tests.unit import making
+from tests.unit.making import CLAIM, ENVELOPE, both_codecs, events, messages, result
 
-CLAIM = Claim("j1/m1", "0" * 64, 600_000)
 RULES = Rules(known={"judge", "publish", "apologise", "merge"}, joins={"merge": Join()})
-ENVELOPE = Envelope(
-    id="m1",
-    job="j1",
-    route=Route("judge", ("publish",), ("enhance",)),
-    payload=Raw(MSGPACK.encode("photo")),
-    parent="m0",
-    headers={"tenant": "acme"},
-    flow="photos",
-    created_at=1.0,
-    enqueued_at=2.0,
-    deadline_at=100.0,
-    hops=3,
-    attempt=2,
-    reply="replies",
-    extra={"later": Raw(MSGPACK.encode(5))},
-)
 # A child of a fan-out whose siblings meet in `merge`, and one of a fan-out that nobody joins.
 JOINING = Fork("f1", 1, 3, "merge", 60.0, next=("publish",))
 GATHERING = Fork("f2", 2, 4, "split", 90.0, gather=True)
-
-both_codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 
 
 @actor
@@ -81,50 +62,25 @@ async def recovering_judge(payload: Any) -> Any:
     return payload
 
 
-def step(
-    envelope: Envelope = ENVELOPE,
-    *,
-    codec: Codec = MSGPACK,
-    by: Actor[..., Any] = judge,
-    **changes: Any,
-) -> Step:
-    """A run of the handler that began at 10 and was over at 12."""
-    plain = Step(
-        envelope,
-        codec,
-        by,
-        envelope.route,
-        envelope.headers,
-        attempt=envelope.attempt,
-        started_at=10.0,
-        now=12.0,
-    )
-    return replace(plain, **changes)
-
-
-def result(value: Any = "photo 2", codec: Codec = MSGPACK) -> Payload:
-    return Payload(Raw(codec.encode(value)))
+def step(envelope: Envelope = ENVELOPE, *, by: Actor[..., Any] = judge, **changes: Any) -> Step:
+    return making.step(envelope, by, **changes)
 
 
 def sent(outcome: Outcome) -> Envelope:
     """The one message of an outcome."""
-    (body,) = [_body(out) for out in outcome.out if not isinstance(out, Append)]
-    return decode_envelope(body)[0]
+    (message,) = messages(outcome)
+    return message
 
 
 def told(outcome: Outcome) -> Event:
     """The one event of an outcome."""
-    (event,) = [decode_event(out.body) for out in outcome.out if isinstance(out, Append)]
+    (event,) = events(outcome)
     return event
 
 
 def part(outcome: Outcome) -> Part:
     (found,) = [out for out in outcome.out if isinstance(out, Part)]
     return found
-
-
-def _body(out: Out) -> bytes:
-    return out.message.body if isinstance(out, Send) else out.body
 
 
 class TestHandingOn:
