@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from struct import Struct as Layout
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from msgspec import Struct
@@ -18,13 +18,11 @@ from asyafw_redis._errors import FOREIGN, translated
 from asyafw_redis._keeper import Keeper
 from asyafw_redis._link import Link
 from asyafw_redis._options import Options
-from asyafw_redis._scripts import LEAVE
+from asyafw_redis._scripts import LEAVE, STREAMS
 
-__all__ = ["STREAMS", "Consumer"]
+__all__ = ["Consumer"]
 
-STREAMS: Final = ("queue", "again")
-"""A queue's streams: what is new, and what came back."""
-
+_QUEUE, _AGAIN, _ALONE = range(len(STREAMS))
 _GROUP = "asyafw"
 # Less than any time-out, so that a connection that is dead is soon known to be.
 _BLOCK_S = 2.0
@@ -46,8 +44,7 @@ class Delivery(Struct, eq=False):
     stream: str
     entry: bytes
     held: dict[bytes, "Delivery"]
-    consumer: str
-    commits: Commits
+    consumer: "Consumer"
 
     async def settle(self, *out: Out) -> bool:
         """Acknowledge and emit in one step of the server.
@@ -59,15 +56,20 @@ class Delivery(Struct, eq=False):
         held, entry = self.held, self.entry
         if entry not in held:
             return False
-        settled = await self.commits.commit(out, self.stream, entry, self.consumer)
+        consumer = self.consumer
+        settled = await consumer.commits.commit(out, self.stream, entry, consumer.name)
         held.pop(entry, None)
+        if held is consumer.alone:
+            consumer.take_another()
         return settled
 
     async def release(self) -> None:
-        held, entry = self.held, self.entry
+        held, entry, consumer = self.held, self.entry, self.consumer
         if entry in held:
-            await self.commits.release(self.stream, entry)
+            await consumer.commits.release(self.stream, entry)
             held.pop(entry, None)
+            if held is consumer.alone:
+                consumer.take_another()
 
 
 class Consumer:
@@ -83,10 +85,11 @@ class Consumer:
     ) -> None:
         self.queue = queue
         self.name = name
-        self.held: tuple[dict[bytes, Delivery], dict[bytes, Delivery]] = ({}, {})
+        self.held: tuple[dict[bytes, Delivery], ...] = tuple({} for _ in STREAMS)
+        self.alone = self.held[_ALONE]
+        self.commits = commits
         self._link = link
         self._options = options
-        self._commits = commits
         self._keeper = keeper
         self._keys = [f"{options.prefix}:{stream}:{queue}" for stream in STREAMS]
         self._which = {key.encode(): n for n, key in enumerate(self._keys)}
@@ -171,10 +174,13 @@ class Consumer:
             await self.open()
             if page := await self._unseen(limit):
                 return page
+        keys = [self._keys[_AGAIN], self._keys[_QUEUE]]
+        if not self.alone:
+            keys.append(self._keys[_ALONE])
         try:
             reply = await link.call(
                 *("XREADGROUP", "GROUP", _GROUP, self.name, "COUNT", limit),
-                *("BLOCK", int(_BLOCK_S * 1000), "STREAMS", self._keys[1], self._keys[0], ">", ">"),
+                *("BLOCK", int(_BLOCK_S * 1000), "STREAMS", *keys, *">" * len(keys)),
                 wait_s=_BLOCK_S,
             )
         except ResponseError as error:
@@ -187,7 +193,7 @@ class Consumer:
 
     async def _unseen(self, limit: int) -> _Page:
         """Read from the list of what this consumer owns what it does not know that it owns."""
-        after = ["0-0", "0-0"]
+        after = ["0-0"] * len(STREAMS)
         while True:
             # What is settled in the meantime is not taken for something new.
             known = [set(held) for held in self.held]
@@ -214,6 +220,12 @@ class Consumer:
 
     async def _take(self, page: _Page) -> None:
         deliveries = [self._delivery(*each) for each in page]
+        if len(self.alone) > 1:
+            first, *others = self.alone.values()
+            await self._hand_back(others)
+            deliveries = [
+                each for each in deliveries if each.held is not self.alone or each is first
+            ]
         waiters = [waiter for waiter in self._waiters if not waiter.done()]
         if not waiters or self._closed:
             await self._hand_back(deliveries)
@@ -234,14 +246,12 @@ class Consumer:
             message = Message(found.get(b"b", b""), None if key is None else key.decode())
             parts = _parts(found[b"p"]) if b"p" in found else None
             attempt = int(found.get(b"a", 0)) + 1
-        delivery = Delivery(
-            message, parts, attempt, self._names[which], entry, held, self.name, self._commits
-        )
+        delivery = Delivery(message, parts, attempt, self._names[which], entry, held, self)
         held[entry] = delivery
         return delivery
 
     async def _hand_back(self, deliveries: list[Delivery]) -> None:
-        released = [self._commits.release(each.stream, each.entry) for each in deliveries]
+        released = [self.commits.release(each.stream, each.entry) for each in deliveries]
         for each, done in zip(deliveries, released, strict=True):
             try:
                 await done
@@ -262,6 +272,11 @@ class Consumer:
         for held, entries in zip(self.held, lost, strict=True):
             for entry in entries:
                 held.pop(entry, None)
+
+    def take_another(self) -> None:
+        """Let go on to read who reads without the stream of what is to be alone."""
+        if self._client_id is not None and not self._closed:
+            self._keeper.unblock(self._client_id)
 
     async def stop(self) -> None:
         """Receive nothing more."""

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from asyafw_redis._errors import FOREIGN, translated
 from asyafw_redis._link import Links
 from asyafw_redis._options import Options
-from asyafw_redis._scripts import KEEP, Script
+from asyafw_redis._scripts import KEEP, STREAMS, Script
 
 __all__ = ["Keeper", "Kept"]
 
@@ -21,7 +21,7 @@ _LONGEST_ROUND_S = 5.0
 _PAUSE_S = 0.25
 # What falls due within this time is moved together.
 _GRAIN_S = 0.002
-_START = ("0-0", "0-0")
+_START = ("0-0",) * len(STREAMS)
 
 _logger = logging.getLogger("asyafw.redis")
 

@@ -14,12 +14,13 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from asyafw_redis._errors import FOREIGN
 from asyafw_redis._options import Options
 from asyafw_redis._scripts import Script
 
 __all__ = ["Link", "Links"]
 
-_pack: Any = hiredis.pack_command
+_pack: Any = hiredis.pack_command  # pyright: ignore[reportUnknownMemberType] — its stub lacks types
 
 
 class Links:
@@ -54,6 +55,8 @@ class Link:
     def __init__(self, connection: Any, timeout_s: float) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        # Its name changed with redis-py 8. Where no reply is due, there is only an end to be read.
+        self._can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
 
     @property
     def is_open(self) -> bool:
@@ -61,7 +64,12 @@ class Link:
         return bool(self._connection.is_connected)
 
     async def open(self) -> None:
-        """Connect and log in, if that is needed."""
+        """Connect and log in, if that is needed.
+
+        What the server has closed is noticed, so that no command is sent there in vain.
+        """
+        if self.is_open and await self._is_broken():
+            await self.close()
         if not self.is_open:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -69,6 +77,12 @@ class Link:
             except BaseException:
                 await self.close()
                 raise
+
+    async def _is_broken(self) -> bool:
+        try:
+            return bool(await self._can_read())
+        except FOREIGN:
+            return True
 
     async def call(self, *command: Any, wait_s: float = 0) -> Any:
         """Send a command and give its reply, texts as bytes.

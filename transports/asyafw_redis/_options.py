@@ -1,11 +1,13 @@
 """From a URL to what it says."""
 
 from collections.abc import Callable, Mapping
+from re import compile as regex
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from msgspec import Struct
 
+from asyafw._spelling import did_you_mean
 from asyafw.exceptions import ConfigurationError
 
 __all__ = ["OPTIONS", "Address", "Options", "parse"]
@@ -52,6 +54,10 @@ class Options(Struct, frozen=True):
         where = self.path or ", ".join(map(str, self.addresses))
         return f"Sentinel's {self.service!r} at {where}" if self.service else f"Redis at {where}"
 
+    def __repr__(self) -> str:
+        # Debuggers and error trackers show what local variables hold.
+        return f"<{type(self).__name__} of {self}>"
+
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def parsed(text: str) -> str:
@@ -69,7 +75,7 @@ def _text(text: str) -> str:
 
 
 def _prefix(text: str) -> str:
-    if not text or set(text) & set(" {}*?[]\\"):
+    if not text or not text.isprintable() or set(text) & set(" {}*?[]\\"):
         raise ValueError("a text without spaces, braces and what is special in a pattern")
     return text
 
@@ -88,12 +94,19 @@ def _seconds(least_s: float) -> Callable[[str], float]:
     return parsed
 
 
+def _database(text: str) -> int:
+    if not _is_number(text, below=2**31):
+        raise ValueError("the number of a database")
+    return int(text)
+
+
 OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "prefix": _prefix,
     "durability": _one_of("strict", "relaxed"),
     "lease_s": _seconds(0.1),
     "timeout_s": _seconds(0.1),
     "retention_s": _seconds(1),
+    "db": _database,
     "ca_file": _text,
     "cert_file": _text,
     "key_file": _text,
@@ -107,93 +120,144 @@ _PORT, _SENTINEL_PORT = 6379, 26379
 _TLS_OPTIONS = ("ca_file", "cert_file", "key_file", "verify")
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
+# A password may hold an "@" or a bracket as it is: the standard library's parser stumbles over
+# some of these, and shows them in its errors.
+_URL = regex(
+    r"(?s)(?:(?P<user>[^/?#]*)@)?(?P<hosts>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
+)
+_HOST = regex(r"(?:\[(?P<v6>[\w:.%]+)\]|(?P<name>[^\s\[\]:@]*))(?::(?P<port>.*))?")
+
+
+class _Parts(Struct, frozen=True):
+    """What stands between the marks of a URL."""
+
+    scheme: str
+    user: str | None
+    hosts: str
+    path: str
+    query: str | None
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme.startswith("rediss")
+
+    @property
+    def sentinel(self) -> bool:
+        return self.scheme.endswith("+sentinel")
+
 
 def parse(url: str) -> Options:
     """Take a URL apart.
 
     Raises:
         ConfigurationError: it is not one of the forms that the documentation lists.
-            The message holds no password.
+            The message holds no password, and nothing that may be a part of one.
     """
-    scheme = url.partition("://")[0].lower()
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(f"the {scheme}:// URL cannot be read: {error}") from error
-    if parts.fragment:
-        raise _problem(scheme, "it has a '#': write %23 where that is part of a password")
-    user, at, hosts = parts.netloc.rpartition("@")
-    username, colon, password = user.partition(":")
-    tls, sentinel = scheme.startswith("rediss"), scheme.endswith("+sentinel")
-    found: dict[str, Any] = {
-        "tls": tls,
-        "username": unquote(username) or None if at else None,
-        "password": unquote(password) or None if colon else None,
-    }
-    if scheme == "unix":
-        if hosts or not parts.path.strip("/"):
-            raise _problem(scheme, "write unix:///path/to/redis.sock")
-        return Options(**found, path=unquote(parts.path), **_options(scheme, parts.query, tls=tls))
-    port = _SENTINEL_PORT if sentinel else _PORT
-    found["addresses"] = tuple(_address(scheme, host, port) for host in hosts.split(","))
-    words = [unquote(word) for word in parts.path.strip("/").split("/") if word]
-    if sentinel:
-        if not words:
-            raise _problem(scheme, f"it lacks the service's name: {scheme}://HOST:PORT/SERVICE")
-        found["service"] = words.pop(0)
-    elif len(found["addresses"]) > 1:
-        raise _problem(scheme, f"several hosts are Sentinels: {scheme}+sentinel://A,B/SERVICE")
-    if len(words) > 1 or not all(word.isascii() and word.isdecimal() for word in words):
-        raise _problem(scheme, f"its path is the number of a database, not {'/'.join(words)!r}")
-    found["db"] = int(words[0]) if words else 0
-    return Options(**found, **_options(scheme, parts.query, tls=tls, sentinel=sentinel))
-
-
-def _address(scheme: str, text: str, port: int) -> Address:
-    host, _, tail = text.rpartition("]")
-    if host:  # an IPv6 address
-        host, tail = host.removeprefix("["), tail.removeprefix(":")
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    found = _URL.fullmatch(rest)
+    if found is None:
+        problem = "it has a '#'"
     else:
-        host, _, tail = text.partition(":")
-    if tail and not (tail.isascii() and tail.isdecimal() and 0 < int(tail) < 2**16):
-        raise _problem(scheme, f"{tail!r} is no port")
-    return Address(host or "localhost", int(tail) if tail else port)
-
-
-def _options(
-    scheme: str, query: str, *, tls: bool = False, sentinel: bool = False
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        if name == "db" and scheme == "unix":
-            parsed: Callable[[str], Any] = _database
-        elif name in OPTIONS:
-            parsed = OPTIONS[name]
-        else:
-            raise _problem(scheme, f"unknown option {name!r}; there are {', '.join(OPTIONS)}")
-        if name in found:
-            raise _problem(scheme, f"{name} is given twice")
-        if name in _TLS_OPTIONS and not tls:
-            raise _problem(
-                scheme, f"{name} is for TLS: write {scheme.replace('redis', 'rediss')}://"
-            )
-        if name in _SENTINEL_OPTIONS and not sentinel:
-            raise _problem(scheme, f"{name} is for {scheme}+sentinel://")
         try:
-            found[name] = parsed(text)
+            return _options(_Parts(scheme, *found.group("user", "hosts", "path", "query")))
         except ValueError as error:
-            # It may be a password in the wrong place.
-            raise _problem(scheme, f"{name} is {error}") from None
-    if ("cert_file" in found) != ("key_file" in found) and "key_file" in found:
-        raise _problem(scheme, "key_file needs cert_file")
+            problem = str(error)
+    if "@" in rest and (found is None or found["user"] is None):
+        # A password ended too early, and its rest was taken for something else.
+        problem = "what stands before the '@' holds a '/', '?' or '#': write %2F, %3F or %23"
+    raise ConfigurationError(f"the {scheme}:// URL cannot be used: {problem}")
+
+
+def _options(parts: _Parts) -> Options:
+    place = _socket(parts) if parts.scheme == "unix" else _place(parts)
+    return Options(tls=parts.tls, **_login(parts), **place, **_named(parts))
+
+
+def _login(parts: _Parts) -> dict[str, Any]:
+    username, _, password = (parts.user or "").partition(":")
+    try:
+        return {
+            "username": unquote(username, errors="strict") or None,
+            "password": unquote(password, errors="strict") or None,
+        }
+    except UnicodeDecodeError:
+        raise ValueError("its user or password is not percent-encoded UTF-8") from None
+
+
+def _socket(parts: _Parts) -> dict[str, Any]:
+    if parts.hosts or not parts.path.strip("/"):
+        raise ValueError("write unix:///path/to/redis.sock")
+    return {"path": unquote(parts.path)}
+
+
+def _place(parts: _Parts) -> dict[str, Any]:
+    scheme = parts.scheme
+    place: dict[str, Any] = {
+        "addresses": tuple(_address(parts, text) for text in parts.hosts.split(","))
+    }
+    words = [unquote(word) for word in parts.path.strip("/").split("/") if word]
+    if parts.sentinel:
+        if not words:
+            raise ValueError(f"it lacks the name of the service: {scheme}://HOST:PORT/SERVICE")
+        place["service"] = words.pop(0)
+    elif len(place["addresses"]) > 1:
+        raise ValueError(f"several hosts are Sentinels: {scheme}+sentinel://A,B/SERVICE")
+    if words:
+        number = "/".join(words)
+        if not _is_number(number, below=2**31):
+            raise ValueError(f"its path is the number of a database, not {number!r}")
+        place["db"] = int(number)
+    return place
+
+
+def _address(parts: _Parts, text: str) -> Address:
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no HOST:PORT; an IPv6 address is written as [::1]:6379")
+    host, port = found["name"] or found["v6"], found["port"]
+    if not host and "," in parts.hosts:
+        raise ValueError(f"a host is missing in {parts.hosts!r}")
+    if port and not (_is_number(port, below=2**16) and int(port)):
+        raise ValueError(f"{port!r} is no port")
+    default = _SENTINEL_PORT if parts.sentinel else _PORT
+    return Address(unquote(host or "localhost"), int(port) if port else default)
+
+
+def _named(parts: _Parts) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in filter(None, (parts.query or "").split("&")):
+        name, _, text = option.partition("=")
+        _check_name(parts, name)
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        try:
+            found[name] = OPTIONS[name](unquote(text))
+        except ValueError as error:
+            # What was given may be a password in the wrong place.
+            raise ValueError(f"{name} is {error}") from None
+    if "key_file" in found and "cert_file" not in found:
+        raise ValueError("key_file needs cert_file")
     return found
 
 
-def _database(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError("the number of a database")
-    return int(text)
+def _check_name(parts: _Parts, name: str) -> None:
+    scheme = parts.scheme
+    if name not in OPTIONS:
+        told = f"unknown option {name!r}; there are {', '.join(OPTIONS)}"
+        raise ValueError("; ".join(filter(None, (told, did_you_mean(name, OPTIONS)))))
+    if name == "db" and scheme != "unix":
+        place = "HOST:PORT/SERVICE" if parts.sentinel else "HOST:PORT"
+        raise ValueError(f"the number of the database ends the path: {scheme}://{place}/3")
+    if name in _TLS_OPTIONS and not parts.tls:
+        secure = "rediss+sentinel" if parts.sentinel else "rediss"
+        raise ValueError(f"{name} is for TLS: write {secure}://")
+    if name in _SENTINEL_OPTIONS and not parts.sentinel:
+        found = "rediss+sentinel" if parts.tls else "redis+sentinel"
+        raise ValueError(f"{name} is for Sentinels: write {found}://")
 
 
-def _problem(scheme: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(f"the {scheme}:// URL cannot be used: {problem}")
+def _is_number(text: str, *, below: int) -> bool:
+    # A long one would take its time to be converted.
+    is_short = text.isascii() and text.isdecimal() and len(text) <= len(str(below))
+    return is_short and int(text) < below

@@ -6,7 +6,10 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "Script"]
+__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "STREAMS", "Script"]
+
+STREAMS: Final = ("queue", "again", "alone")
+"""A queue's streams: what is new, what came back, and what was left unsettled twice."""
 
 
 class Script(Struct, frozen=True):

@@ -94,6 +94,7 @@ class RedisTransport:
                 await consumer.stop()
                 consumer.drop()
             self._consumers.clear()
+            self._keeper.stop()
             await self._commits.close()
 
     async def _end(self) -> None:

@@ -1,7 +1,7 @@
 -- Settle, release and emit: one step after another, each whole or not at all.
 --
 -- The arguments are, behind the prefix, for how many ms logs are kept, and then of each step
---   what it acknowledges: "queue:NAME" or "again:NAME", the entry's id and its consumer;
+--   what it acknowledges: "queue:NAME" or that of another stream, the entry's id, its consumer;
 --     or three times nothing;
 --   how many things it emits, or -1 to hand the message back;
 --   each of them: a letter, and as many arguments as `EMITS` says.

@@ -3,6 +3,8 @@
 -- A queue NAME is kept in
 --   PREFIX:queue:NAME    a stream of what has never been delivered, or is in hand,
 --   PREFIX:again:NAME    a stream of what came back, which is read first,
+--   PREFIX:alone:NAME    a stream of what was left unsettled twice: it may kill its worker, and so
+--                        a consumer takes one at a time, lest the others be blamed,
 --   PREFIX:delayed:NAME  a sorted set of what is to come, by its time in ms,
 --   PREFIX:joins:NAME    a sorted set of joins that wait for parts, by the time when they give up,
 --   PREFIX:join:NAME:JOIN  the parts of a join, or the mark that it was delivered,
@@ -15,6 +17,8 @@
 --   a  earlier deliveries that count,  t  the time in ms since which it waits.
 
 local GROUP = 'asyafw'
+local STREAMS = {'queue', 'again', 'alone'}
+local SUSPICIOUS = 2
 local BURST = 100
 
 -- The arguments are one flat list of texts, in the order in which they are taken.
@@ -61,7 +65,9 @@ local function put_back(queue, id, fields, deliveries)
       again[#again + 1] = fields[n + 1]
     end
   end
-  redis.call('XADD', key('again', queue), '*', 'a', before + deliveries, 't', since, unpack(again))
+  local attempts = before + deliveries
+  local stream = key(attempts < SUSPICIOUS and 'again' or 'alone', queue)
+  redis.call('XADD', stream, '*', 'a', attempts, 't', since, unpack(again))
 end
 
 -- Acknowledge and delete an entry, and give its fields; nil if it is not owned any more.

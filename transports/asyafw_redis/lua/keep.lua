@@ -2,12 +2,10 @@
 --
 -- The arguments are, behind the prefix, the lease in ms and then for each queue
 --   its name, and how many consumers of it to look after;
---   of each of them its name, the ids that it has in hand of "queue", and those of "again";
---   the cursors where the sweeps of both streams have come to, if there is any consumer.
+--   of each of them its name, and the ids that it has in hand of each stream;
+--   the cursors where the sweeps of the streams have come to, if there is any consumer.
 -- The answer has for each queue
 -- {ms until something is due, or -1, {what of each consumer was lost}, {the cursors}, count swept}.
-
-local STREAMS = {'queue', 'again'}
 
 -- Refresh the leases on what a consumer has in hand, and tell what is not its own any more.
 local function refresh(stream, consumer, ids)

@@ -17,7 +17,7 @@ repeat
 until next_ms ~= 0
 
 local backlog, in_flight, oldest_ms, arrived = 0, 0, -1, 0
-for _, kind in ipairs({'queue', 'again'}) do
+for _, kind in ipairs(STREAMS) do
   local stream = key(kind, queue)
   local length = redis.call('XLEN', stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)

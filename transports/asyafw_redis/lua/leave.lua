@@ -7,7 +7,7 @@ local queue, consumer, counted = argument(), argument(), {}
 for _, id in ipairs(arguments()) do
   counted[id] = true
 end
-for _, kind in ipairs({'queue', 'again'}) do
+for _, kind in ipairs(STREAMS) do
   local stream = key(kind, queue)
   repeat
     local page = redis.pcall('XPENDING', stream, GROUP, '-', '+', BURST, consumer)
