@@ -2,10 +2,10 @@ from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
 import anyio
-
-from asyafw.transport import Transport
 from asyafw_redis import from_url
 from asyafw_redis._transport import RedisTransport
+
+from asyafw.transport import Transport
 
 
 class RedisHarness:

@@ -24,8 +24,7 @@ __all__ = ["Consumer"]
 
 _QUEUE, _AGAIN, _ALONE = range(len(STREAMS))
 _GROUP = "asyafw"
-# Less than any time-out, so that a connection that is dead is soon known to be.
-_BLOCK_S = 2.0
+_LONGEST_BLOCK_S = 2.0
 _LENGTH = Layout(">I")
 _MISSING = 0xFFFFFFFF
 
@@ -90,6 +89,8 @@ class Consumer:
         self.commits = commits
         self._link = link
         self._options = options
+        # Less than a lease: who is stopped gets no more of what was taken from it for that.
+        self._block_s = min(_LONGEST_BLOCK_S, options.lease_s / 2)
         self._keeper = keeper
         self._keys = [f"{options.prefix}:{stream}:{queue}" for stream in STREAMS]
         self._which = {key.encode(): n for n, key in enumerate(self._keys)}
@@ -180,8 +181,8 @@ class Consumer:
         try:
             reply = await link.call(
                 *("XREADGROUP", "GROUP", _GROUP, self.name, "COUNT", limit),
-                *("BLOCK", int(_BLOCK_S * 1000), "STREAMS", *keys, *">" * len(keys)),
-                wait_s=_BLOCK_S,
+                *("BLOCK", int(self._block_s * 1000), "STREAMS", *keys, *">" * len(keys)),
+                wait_s=self._block_s,
             )
         except ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
@@ -289,7 +290,7 @@ class Consumer:
             # The server may get this before the command that it is to end.
             if self._client_id is not None:
                 self._keeper.unblock(self._client_id)
-            with anyio.move_on_after(_BLOCK_S / 20):
+            with anyio.move_on_after(_LONGEST_BLOCK_S / 20):
                 await self._stopped.wait()
 
     async def leave(self, link: Link) -> None:

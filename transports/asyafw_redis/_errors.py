@@ -87,14 +87,14 @@ def _trouble(error: BaseException, where: object) -> str:
     tls = isinstance(where, Options) and where.tls
     if isinstance(error, MasterNotFoundError | AsyncMasterNotFoundError):
         return _no_master(str(error))
-    if (failure := _behind(error, ssl.SSLError)) is not None:
-        return f"cannot be reached by TLS: {_reason_of_tls(failure)}"
+    if (of_tls := _behind(error, ssl.SSLError)) is not None:
+        return f"cannot be reached by TLS: {_reason_of_tls(of_tls)}"
     if isinstance(error, foreign.TimeoutError | TimeoutError):
         return "does not answer by TLS: does its port speak it?" if tls else "does not answer"
-    if (failure := _behind(error, gaierror)) is not None:
-        return f"cannot be reached: {failure.strerror}"
+    if (unknown := _behind(error, gaierror)) is not None:
+        return f"cannot be reached: {unknown.strerror}"
     if (failure := _behind(error, OSError)) is not None and failure.errno:
-        return f"cannot be reached: {os.strerror(failure.errno).lower()}"
+        return f"cannot be reached: {os.strerror(failure.errno)}"
     hint = "" if tls else "; where its port speaks TLS, write rediss://"
     return f"cannot be reached: {_said(error).rstrip('.')}{hint if _was_closed(error) else ''}"
 

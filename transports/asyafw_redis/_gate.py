@@ -2,12 +2,55 @@
 
 from collections.abc import Mapping
 
+import anyio
+from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError
+
 from asyafw.exceptions import ConfigurationError
+from asyafw_redis._errors import FOREIGN, denies, translated
+from asyafw_redis._link import Link
 from asyafw_redis._options import Options
 
-__all__ = ["check", "read_info"]
+__all__ = ["check", "check_server", "read_info"]
 
 _OLDEST = (7, 0)
+_PAUSE_S = 0.1
+
+
+async def check_server(link: Link, options: Options) -> None:
+    """Wait for a server that can be relied on, for `Options.timeout_s` seconds.
+
+    Raises:
+        TransportUnavailable: it cannot be reached, or is not ready.
+        ConfigurationError: it refuses access, or could not keep what the transport promises.
+    """
+    problem: BaseException = TimeoutError()
+    with anyio.move_on_after(options.timeout_s):
+        while True:
+            try:
+                await link.open()
+                check(await _info(link, options), options)
+            except FOREIGN as error:
+                if denies(error):
+                    raise ConfigurationError(str(translated(error, options))) from error
+                problem = error
+                # Behind the same name there may be another server next time.
+                await link.close()
+                await anyio.sleep(_PAUSE_S)
+            else:
+                return
+    raise translated(problem, options) from problem
+
+
+async def _info(link: Link, options: Options) -> dict[str, str]:
+    try:
+        return read_info(await link.call("INFO"))
+    except NoPermissionError as error:
+        if options.durability == "relaxed":
+            return {}
+        raise ConfigurationError(
+            f"{options} does not tell whether it keeps messages: allow its user "
+            "the command INFO, or give the option durability=relaxed"
+        ) from error
 
 
 def read_info(reply: bytes) -> dict[str, str]:
@@ -21,8 +64,9 @@ def check(info: Mapping[str, str], options: Options) -> None:
 
     Raises:
         ConfigurationError: with what is wrong, and what to do.
+        BusyLoadingError, ReadOnlyError: it is not ready yet, and may soon be.
     """
-    version = info.get("redis_version", "0")
+    version = info.get("redis_version", "7.0")
     if tuple(int(each) for each in version.split(".")[:2] if each.isdecimal()) < _OLDEST:
         raise ConfigurationError(f"{options} is version {version}; it must be 7.0 or later")
     if info.get("cluster_enabled") == "1":
@@ -30,7 +74,12 @@ def check(info: Mapping[str, str], options: Options) -> None:
             f"{options} is a Cluster, which cannot settle and send in one step; "
             "use one server, or Sentinel with replicas"
         )
+    if info.get("loading") == "1":
+        raise BusyLoadingError
     if info.get("role") == "slave":
+        if options.service:
+            # It has just ceased to be the master, and the Sentinels are about to say so.
+            raise ReadOnlyError
         master = f"{info.get('master_host')}:{info.get('master_port')}"
         raise ConfigurationError(f"{options} is a replica; its master is {master}")
     if options.durability == "strict":

@@ -17,6 +17,7 @@ from redis.sentinel import Sentinel
 from asyafw_redis._errors import FOREIGN
 from asyafw_redis._options import Options
 from asyafw_redis._scripts import Script
+from asyafw_redis._tls import context, secured
 
 __all__ = ["Link", "Links"]
 
@@ -28,6 +29,8 @@ class Links:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        if options.tls:
+            context(options)  # raises now, and not only when it is needed
         self._pool: Any = _client(
             options,
             {
@@ -126,15 +129,22 @@ class Link:
 
 def _client(options: Options, common: dict[str, Any], redis: Any, sentinel: Any) -> Any:
     """Make a client, with the classes for an event loop or those for a thread."""
+    made: list[Any]
     if options.service:
         login = {"username": options.sentinel_username, "password": options.sentinel_password}
         asked = {**common, **login, "socket_timeout": options.timeout_s, "db": 0}
         addresses = [(each.host, each.port) for each in options.addresses]
-        return sentinel(addresses, sentinel_kwargs=asked, **common).master_for(options.service)
-    if options.path is not None:
-        return redis(unix_socket_path=options.path, **common)
-    (address,) = options.addresses
-    return redis(host=address.host, port=address.port, **common)
+        sentinels = sentinel(addresses, sentinel_kwargs=asked, **common)
+        made = [sentinels.master_for(options.service), *sentinels.sentinels]
+    elif options.path is not None:
+        made = [redis(unix_socket_path=options.path, **common)]
+    else:
+        (address,) = options.addresses
+        made = [redis(host=address.host, port=address.port, **common)]
+    if options.tls:
+        for pool in (each.connection_pool for each in made):
+            pool.connection_class = secured(pool.connection_class, options)
+    return made[0]
 
 
 def _common(options: Options, retry: Any) -> dict[str, Any]:
@@ -149,18 +159,5 @@ def _common(options: Options, retry: Any) -> dict[str, Any]:
         "retry": retry,
         "protocol": 2,
         "client_name": f"asyafw-{os.getpid()}",
-        **_tls(options),
-    }
-
-
-def _tls(options: Options) -> dict[str, Any]:
-    if not options.tls:
-        return {}
-    return {
-        "ssl": True,
-        "ssl_ca_certs": options.ca_file,
-        "ssl_certfile": options.cert_file,
-        "ssl_keyfile": options.key_file,
-        "ssl_cert_reqs": "none" if options.verify == "none" else "required",
-        "ssl_check_hostname": options.verify == "full",
+        **({"ssl": True} if options.tls else {}),
     }

@@ -125,7 +125,7 @@ _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 _URL = regex(
     r"(?s)(?:(?P<user>[^/?#]*)@)?(?P<hosts>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?"
 )
-_HOST = regex(r"(?:\[(?P<v6>[\w:.%]+)\]|(?P<name>[^\s\[\]:@]*))(?::(?P<port>.*))?")
+_HOST = regex(r"(?:\[(?P<v6>[\w:.%]+)\]|(?P<name>[^\s\[\]:@]*))(?::(?P<port>[^:]*))?")
 
 
 class _Parts(Struct, frozen=True):
@@ -206,7 +206,7 @@ def _place(parts: _Parts) -> dict[str, Any]:
     if words:
         number = "/".join(words)
         if not _is_number(number, below=2**31):
-            raise ValueError(f"its path is the number of a database, not {number!r}")
+            raise ValueError(f"its path is the number of a database, not {number!r:.80}")
         place["db"] = int(number)
     return place
 

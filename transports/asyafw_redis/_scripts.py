@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "STREAMS", "Script"]
+__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "LIMITS", "STREAMS", "Script"]
 
 STREAMS: Final = ("queue", "again", "alone")
 """A queue's streams: what is new, what came back, and what was left unsettled twice."""
@@ -29,3 +29,4 @@ COMMIT: Final = _load("commit")
 KEEP: Final = _load("keep")
 LAG: Final = _load("lag")
 LEAVE: Final = _load("leave")
+LIMITS: Final = _load("limits")

@@ -6,30 +6,28 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import count
-from time import monotonic
 from typing import Self
 from uuid import uuid4
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
-from redis.exceptions import NoPermissionError
 
+from asyafw.coordination import Coordinator
 from asyafw.exceptions import ConfigurationError, TransportClosed
 from asyafw.transport import Lag, Out
 from asyafw_redis._commits import Commits
 from asyafw_redis._consumer import Consumer
-from asyafw_redis._errors import FOREIGN, denies, translated
-from asyafw_redis._gate import check, read_info
+from asyafw_redis._errors import FOREIGN, translated
+from asyafw_redis._gate import check_server
 from asyafw_redis._keeper import Keeper
+from asyafw_redis._limits import RedisCoordinator
 from asyafw_redis._link import Link, Links
 from asyafw_redis._options import Options
 from asyafw_redis._scripts import LAG
 from asyafw_redis._tail import Tail
 
 __all__ = ["RedisTransport"]
-
-_PAUSE_S = 0.1
 
 _logger = logging.getLogger("asyafw.redis")
 
@@ -48,6 +46,7 @@ class RedisTransport:
         self._links = Links(options)
         self._keeper = Keeper(self._links, options)
         self._commits = Commits(self._links.link(), options, self._keeper.arm)
+        self._coordinator = RedisCoordinator(self._links.link(), options)
         self._asking = self._links.link()
         self._turn = anyio.Lock()
         self._consumers: dict[Consumer, None] = {}
@@ -58,6 +57,11 @@ class RedisTransport:
         self._tasks: TaskGroup | None = None
         self._is_open = False
 
+    @property
+    def coordinator(self) -> Coordinator:
+        """Turns and circuits, shared by all who use this server and prefix."""
+        return self._coordinator
+
     async def __aenter__(self) -> Self:
         """Connect, within `Options.timeout_s` seconds.
 
@@ -67,9 +71,10 @@ class RedisTransport:
         """
         if self._tasks is not None:
             raise ConfigurationError("a Redis transport is opened once; make another one")
-        await self._check_server()
+        await check_server(self._asking, self._options)
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._run_commits, name="redis commits")
+        self._tasks.start_soon(self._coordinator.run, name="redis limits")
         self._keeper.start()
         self._is_open = True
         return self
@@ -95,6 +100,7 @@ class RedisTransport:
                 consumer.drop()
             self._consumers.clear()
             self._keeper.stop()
+            await self._coordinator.close()
             await self._commits.close()
 
     async def _end(self) -> None:
@@ -103,34 +109,12 @@ class RedisTransport:
         for link in self._tails.values():
             await link.close()
         self._tails.clear()
+        await self._coordinator.close()
         await self._asking.close()
 
     async def _run_commits(self) -> None:
         with CancelScope(shield=True):
             await self._commits.run()
-
-    async def _check_server(self) -> None:
-        latest = monotonic() + self._options.timeout_s
-        while True:
-            try:
-                info = read_info(await self._asking.call("INFO"))
-            except NoPermissionError as error:
-                if self._options.durability == "relaxed":
-                    return
-                raise ConfigurationError(
-                    f"{self._options} does not tell whether it keeps messages: allow its user "
-                    "the command INFO, or give the option durability=relaxed"
-                ) from error
-            except FOREIGN as error:
-                if denies(error):
-                    problem = f"{self._options} refuses access: {translated(error, 'it')}"
-                    raise ConfigurationError(problem) from error
-                if monotonic() >= latest:
-                    raise translated(error, self._options) from error
-                await anyio.sleep(_PAUSE_S)
-            else:
-                check(info, self._options)
-                return
 
     async def emit(self, *out: Out) -> None:
         """Emit `out` in one step; while the server cannot be reached, wait for it for a while.

@@ -1,13 +1,15 @@
--- Turns at rate limits and calls through circuits: the decisions of `asyafw.coordination`, which
--- explains them, line by line the same, in whole microseconds of the server's clock.
+-- Turns at rate limits, and calls through circuits: the decisions of `asyafw.coordination`, where
+-- they are explained, in whole microseconds of the server's clock.
 --
--- The state of the limit KEY is in PREFIX:line:KEY, of the circuit KEY in PREFIX:circuit:KEY; each
--- is one packed list, which expires when it is as good as none.
--- A step is {name, key, now or false for the server's own, arguments}; the answer has a list for each.
+-- The state of the limit KEY is in PREFIX:line:KEY, that of the circuit KEY in PREFIX:circuit:KEY;
+-- each is one packed list, which expires when it is as good as none.
+-- The argument is a packed list of steps {name, key, now or false for the server's own, …}.
+-- The answer has for each a list, or a text if the server refused.
 
 local EARLY_US, LATE_US, MOST_DOUBLINGS = 1000, 100000, 30
 local CHANGES = {opened = 1, paused = 2, closed = 3}
 
+local input = cmsgpack.unpack(argument())
 local server_us = time[1] * 1000000 + time[2]
 
 local function load(name, new)
@@ -20,23 +22,20 @@ local function keep(name, state, left_us)
 end
 
 local function turn(name, now, step_us, ahead_us, turn_us, sure, within_us)
+  if turn_us and (now < turn_us - EARLY_US or (sure and now <= turn_us + LATE_US)) then
+    return {turn_us, sure and 1 or 0, now}
+  end
   local end_us, gate_us = unpack(load(key('line', name), {0, 0}))
-  local at
-  if not turn_us then
-    local due = math.max(end_us, gate_us)
-    at = math.max(now, due - ahead_us)
-    sure = at - now <= EARLY_US
-    if sure then
-      gate_us = math.max(now, gate_us) + step_us
-    end
-    end_us = math.max(now, due) + step_us
-  elseif sure and now <= turn_us + LATE_US then
-    return {turn_us, 1, now}
+  local since, at = math.max(turn_us or 0, now - LATE_US)
+  if turn_us then
+    at, sure = math.max(since, gate_us - ahead_us), true
   else
-    local since = math.max(turn_us, now - LATE_US)
-    at = math.max(since, gate_us - ahead_us)
+    local due = math.max(end_us, gate_us)
+    at, end_us = math.max(now, due - ahead_us), math.max(now, due) + step_us
+    sure = at - now <= EARLY_US
+  end
+  if sure then
     gate_us = math.max(since, gate_us) + step_us
-    sure = true
   end
   if not within_us or at - now <= math.max(EARLY_US, within_us) then
     keep(key('line', name), {end_us, gate_us}, math.max(end_us, gate_us) + LATE_US - now)
@@ -165,6 +164,10 @@ end
 local steps = {turn = turn, ask = ask, tell = tell}
 local answers = {}
 for n, step in ipairs(input) do
-  answers[n] = steps[step[1]](step[2], step[3] or server_us, unpack(step, 4, 8))
+  local done, answer = pcall(steps[step[1]], step[2], step[3] or server_us, unpack(step, 4, 8))
+  if not done and type(answer) == 'table' then
+    answer = answer.err
+  end
+  answers[n] = answer
 end
 return answers
