@@ -5,6 +5,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import count
 from time import monotonic
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ __all__ = ["Keeper", "Kept"]
 
 _LONGEST_ROUND_S = 5.0
 _PAUSE_S = 0.25
+_FORGET_EVERY = 10
 # What falls due within this time is moved together.
 _GRAIN_S = 0.002
 _START = ("0-0",) * len(STREAMS)
@@ -56,6 +58,7 @@ class Keeper:
         self._consumers: dict[Kept, Sequence[Any]] = {}
         self._due: dict[str, float] = {}
         self._orders: deque[int] = deque()
+        self._rounds = count()
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="asyafw-redis", daemon=True)
@@ -179,7 +182,8 @@ class Keeper:
                     self._consumers[each.consumers[0]] = cursors
 
     def _arguments(self, rounds: "list[_Round]") -> list[Any]:
-        arguments: list[Any] = [int(self._options.lease_s * 1000)]
+        forgets = next(self._rounds) % _FORGET_EVERY == 0
+        arguments: list[Any] = [int(self._options.lease_s * 1000), int(forgets)]
         for each in rounds:
             arguments += (each.queue, len(each.consumers))
             for consumer in each.consumers:

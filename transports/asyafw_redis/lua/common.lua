@@ -101,14 +101,23 @@ local function deliver_join(queue, join)
   redis.call('PEXPIREAT', hash, about[2])
 end
 
-local function due(set)
-  return redis.call('ZRANGEBYSCORE', set, '-inf', now_ms, 'LIMIT', 0, BURST)
+-- Call a function with each of the first members of a sorted set that are due, and tell in how
+-- many ms the next one is; nil if there is none.
+local function each_due(set, call)
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  if first[2] and tonumber(first[2]) <= now_ms then
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now_ms, 'LIMIT', 0, BURST)) do
+      call(member)
+    end
+    first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  end
+  return first[2] and math.max(0, tonumber(first[2]) - now_ms)
 end
 
--- Put what is due on its queue, and tell in how many ms the next is; -1 if there is none.
+-- Put what is due on its queue, a burst at a time, and tell in how many ms more is; -1 if nothing is.
 local function move_due(queue)
   local delayed, joins = key('delayed', queue), key('joins', queue)
-  for _, member in ipairs(due(delayed)) do
+  local message_ms = each_due(delayed, function(member)
     -- 16 bytes make it unique; then comes the key, with its length in front, and the body.
     local size = struct.unpack('>i4', member, 17)
     if size < 0 then
@@ -117,19 +126,9 @@ local function move_due(queue)
       put_keyed(queue, string.sub(member, 21, 20 + size), string.sub(member, 21 + size))
     end
     redis.call('ZREM', delayed, member)
-  end
-  for _, join in ipairs(due(joins)) do
+  end)
+  local join_ms = each_due(joins, function(join)
     deliver_join(queue, join)
-  end
-  local next_ms = -1
-  for _, set in ipairs({delayed, joins}) do
-    local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
-    if first[2] then
-      local left_ms = math.max(0, tonumber(first[2]) - now_ms)
-      if next_ms < 0 or left_ms < next_ms then
-        next_ms = left_ms
-      end
-    end
-  end
-  return next_ms
+  end)
+  return math.min(message_ms or join_ms or -1, join_ms or message_ms or -1)
 end

@@ -1,6 +1,7 @@
 -- What has to be done from time to time.
 --
--- The arguments are, behind the prefix, the lease in ms and then for each queue
+-- The arguments are, behind the prefix, the lease in ms, whether to forget consumers that are
+-- gone, "1" or "0", and then for each queue
 --   its name, and how many consumers of it to look after;
 --   of each of them its name, and the ids that it has in hand of each stream;
 --   the cursors where the sweeps of the streams have come to, if there is any consumer.
@@ -80,7 +81,7 @@ local function forget(kind, queue, lease_ms)
   end
 end
 
-local lease_ms, answers = argument(), {}
+local lease_ms, forgets, answers = argument(), argument() == '1', {}
 while at < #ARGV do
   local queue, count = argument(), tonumber(argument())
   local consumer
@@ -97,7 +98,7 @@ while at < #ARGV do
       local cursor, found = sweep(kind, queue, lease_ms, argument(), consumer)
       cursors[s] = cursor
       swept = swept + found
-      if cursor == '0-0' then
+      if forgets then
         forget(kind, queue, lease_ms)
       end
     end

@@ -20,9 +20,10 @@ local backlog, in_flight, oldest_ms, arrived = 0, 0, -1, 0
 for _, kind in ipairs(STREAMS) do
   local stream = key(kind, queue)
   local length = redis.call('XLEN', stream)
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
   local pending, last = 0, '0-0'
-  for _, reply in ipairs(groups.err and {} or groups) do
+  -- What is pending is in the stream, too: an empty one needs no further question.
+  local groups = length > 0 and redis.call('XINFO', 'GROUPS', stream) or {}
+  for _, reply in ipairs(groups) do
     local group = flat(reply)
     if group.name == GROUP then
       pending, last = group.pending, group['last-delivered-id']
@@ -37,8 +38,9 @@ for _, kind in ipairs(STREAMS) do
     end
   end
   in_flight = in_flight + pending
-  if kind == 'queue' and not groups.err then
-    arrived = flat(redis.call('XINFO', 'STREAM', stream))['entries-added']
-  end
+end
+local stream = redis.pcall('XINFO', 'STREAM', key('queue', queue))
+if not stream.err then
+  arrived = flat(stream)['entries-added']
 end
 return {backlog, in_flight, redis.call('ZCARD', key('delayed', queue)), oldest_ms, arrived}

@@ -26,16 +26,14 @@ local function turn(name, now, step_us, ahead_us, turn_us, sure, within_us)
     return {turn_us, sure and 1 or 0, now}
   end
   local end_us, gate_us = unpack(load(key('line', name), {0, 0}))
-  local since, at = math.max(turn_us or 0, now - LATE_US)
-  if turn_us then
-    at, sure = math.max(since, gate_us - ahead_us), true
-  else
-    local due = math.max(end_us, gate_us)
-    at, end_us = math.max(now, due - ahead_us), math.max(now, due) + step_us
-    sure = at - now <= EARLY_US
+  local due = turn_us and gate_us or math.max(end_us, gate_us)
+  local at = math.max(now, due - ahead_us)
+  sure = turn_us or at - now <= EARLY_US
+  if not turn_us then
+    end_us = math.max(now, due) + step_us
   end
   if sure then
-    gate_us = math.max(since, gate_us) + step_us
+    gate_us = math.max(now - LATE_US, gate_us) + step_us
   end
   if not within_us or at - now <= math.max(EARLY_US, within_us) then
     keep(key('line', name), {end_us, gate_us}, math.max(end_us, gate_us) + LATE_US - now)
