@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from asyafw_redis import from_url
 
 from asyafw import App, Context, actor
 from asyafw.exceptions import TransportError, TransportUnavailable
-from asyafw.transport import Append, Consumer, Delivery, Message, Send, Transport
+from asyafw.transport import Append, Consumer, Delivery, Message, Part, Send, Transport
 from tests.servers.redis import DURABLE, RedisServer, redis_server
 
 PATIENCE_S = 10.0
@@ -365,6 +366,73 @@ async def test_what_is_delivered_alone_holds_up_nothing_else(opened: Callable[..
             async with another.consume("queue") as second:
                 (other,) = await take(second)
             assert bodies([alone, other]) == [b"0", b"1"]
+
+
+async def test_what_exceeds_a_limit_is_left_to_others(opened: Callable[..., Any]) -> None:
+    """What came back and what is new come from two streams, each of which could fill a call."""
+    async with opened(lease_s=60) as transport, transport.consume("queue") as first:
+        await transport.emit(*messages(1))
+        (delivery,) = await take(first)
+        await delivery.release()
+        await transport.emit(Send("queue", Message(b"new")))
+        (again,) = await take(first)
+        assert again.message.body == b"0"
+
+        async with transport.consume("queue") as second:
+            assert bodies(await take(second)) == [b"new"]
+
+
+async def test_all_that_a_lost_reply_held_is_read_again_at_once(
+    shared: RedisServer, opened: Callable[..., Any], prefix: str
+) -> None:
+    async with opened(lease_s=60) as transport, transport.consume("queue") as consumer:
+        await transport.emit(*messages(10))
+        raw = shared.client()
+        raw.xreadgroup(GROUP, consumer.name, {f"{prefix}:queue:queue": ">"}, count=10)
+        raw.client_kill_filter(_id=consumer._client_id)
+
+        taken = [*await take(consumer, 1), *await take(consumer, 9)]
+
+        assert len(set(bodies(taken))) == 10
+        assert {delivery.attempt for delivery in taken} == {1}
+
+
+async def test_a_consumer_closes_at_once_after_a_reconnect(
+    shared: RedisServer, opened: Callable[..., Any]
+) -> None:
+    async with opened(lease_s=60) as transport:
+        async with transport.consume("queue") as consumer:
+            shared.client().client_kill_filter(_id=consumer._client_id)
+            for _ in range(2):
+                with anyio.move_on_after(0.2), suppress(TransportUnavailable):
+                    await consumer.receive(1)
+            began = time.monotonic()
+
+        assert time.monotonic() - began < 1
+
+
+async def test_the_age_is_that_of_the_oldest_that_came_back(opened: Callable[..., Any]) -> None:
+    async with opened() as transport, transport.consume("queue") as consumer:
+        await transport.emit(*messages(1))
+        await anyio.sleep(0.5)
+        await transport.emit(Send("queue", Message(b"young")))
+        old, young = await take(consumer, 2)
+        await young.release()
+        await old.release()
+
+        lag = await transport.lag("queue")
+
+        assert lag.oldest_s >= 0.5
+
+
+async def test_endless_delays_are_long_ones(opened: Callable[..., Any]) -> None:
+    async with opened() as transport:
+        await transport.emit(Send("queue", Message(b"0"), delay_s=float("inf")))
+        await transport.emit(Part("queue", "join", 0, 1, b"0", float("inf")))
+
+        lag = await transport.lag("queue")
+
+        assert (lag.delayed, lag.backlog) == (1, 1)
 
 
 async def test_a_redis_without_memory_refuses_new_messages_and_settles_old_ones(

@@ -28,6 +28,7 @@ Arm: TypeAlias = Callable[[str, float], None]
 _MOST_STEPS = 256
 _MOST_BYTES = 4 * 1024 * 1024
 _LARGEST_BYTES: Final = 256 * 1024 * 1024
+_LONGEST_S = 1e9
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 _LENGTH = Layout(">i")
@@ -203,7 +204,7 @@ class Commits:
 
 
 def _ms(seconds: float) -> int:
-    return ceil(seconds * 1000)
+    return ceil(min(seconds, _LONGEST_S) * 1000)
 
 
 def _size(outs: Sequence[Out]) -> int:

@@ -23,6 +23,7 @@ from asyafw_redis._scripts import LEAVE, STREAMS
 __all__ = ["Consumer"]
 
 _QUEUE, _AGAIN, _ALONE = range(len(STREAMS))
+_CAME_BACK = (_ALONE, _AGAIN)
 _GROUP = "asyafw"
 _LONGEST_BLOCK_S = 2.0
 _LENGTH = Layout(">I")
@@ -98,7 +99,11 @@ class Consumer:
         self._ready: deque[Delivery] = deque()
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._wanted: asyncio.Future[None] | None = None
+        self._unwanted = False
+        self._more_came_back = False
         self._client_id: int | None = None
+        self._connection = 0
+        self._own_unread = False
         self._closed = False
         self._stopped = anyio.Event()
 
@@ -121,15 +126,27 @@ class Consumer:
     async def _wait(self, limit: int) -> None:
         came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[came] = limit
+        self._wake()
+        try:
+            await came
+        except BaseException:
+            self._waiters.pop(came, None)
+            if not self._waiters:
+                self._stop_waiting(has_come=not came.cancelled())
+            raise
+
+    def _stop_waiting(self, *, has_come: bool) -> None:
+        """See that nothing lies here that others could have."""
+        if has_come:
+            self._unwanted = True
+            self._wake()
+        elif self._client_id is not None:
+            self._keeper.unblock(self._client_id)
+
+    def _wake(self) -> None:
         if self._wanted is not None:
             self._wanted.set_result(None)
             self._wanted = None
-        try:
-            await came
-        finally:
-            self._waiters.pop(came, None)
-            if came.cancelled() and not self._waiters and self._client_id is not None:
-                self._keeper.unblock(self._client_id)
 
     async def open(self) -> None:
         """Connect, and see that the queue's streams have their group.
@@ -138,6 +155,7 @@ class Consumer:
             FOREIGN: that is not possible.
         """
         await self._link.open()
+        self._connection = self._link.number
         try:
             self._client_id = await self._link.call("CLIENT", "ID")
         except NoPermissionError:
@@ -154,6 +172,11 @@ class Consumer:
         """Read whenever somebody waits, until `stop`; in a task that nobody cancels."""
         try:
             while not self._closed:
+                if self._unwanted:
+                    self._unwanted = False
+                    unwanted = [*self._ready]
+                    self._ready.clear()
+                    await self._hand_back(unwanted)
                 if not self._waiters:
                     self._wanted = asyncio.get_running_loop().create_future()
                     await self._wanted
@@ -171,18 +194,26 @@ class Consumer:
     async def _page(self, limit: int) -> _Page:
         """Read what is new; after the connection was lost first what the lost one may have got."""
         link = self._link
-        if not link.is_open:
+        await link.open()
+        if link.number != self._connection:
             await self.open()
+            self._own_unread = True
+        if self._own_unread:
             if page := await self._unseen(limit):
                 return page
-        keys = [self._keys[_AGAIN], self._keys[_QUEUE]]
-        if not self.alone:
-            keys.append(self._keys[_ALONE])
+            self._own_unread = False
+        # Each stream gives up to the limit: after the first surprise the one behind has to wait.
+        page = await self._read(limit, _CAME_BACK, 0) if self._more_came_back else []
+        return page or await self._read(limit, (*_CAME_BACK, _QUEUE), self._block_s)
+
+    async def _read(self, limit: int, streams: Sequence[int], block_s: float) -> _Page:
+        keys = [self._keys[which] for which in streams if which != _ALONE or not self.alone]
+        block = ("BLOCK", int(block_s * 1000)) if block_s else ()
         try:
-            reply = await link.call(
+            reply = await self._link.call(
                 *("XREADGROUP", "GROUP", _GROUP, self.name, "COUNT", limit),
-                *("BLOCK", int(self._block_s * 1000), "STREAMS", *keys, *">" * len(keys)),
-                wait_s=self._block_s,
+                *(*block, "STREAMS", *keys, *">" * len(keys)),
+                wait_s=block_s,
             )
         except ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
@@ -190,7 +221,9 @@ class Consumer:
             # Somebody deleted the queue. It begins again.
             await self.open()
             return []
-        return self._entries(reply)
+        page = self._entries(reply)
+        self._more_came_back = any(which != _QUEUE for which, _, _ in page)
+        return page
 
     async def _unseen(self, limit: int) -> _Page:
         """Read from the list of what this consumer owns what it does not know that it owns."""
@@ -206,7 +239,6 @@ class Consumer:
             if not page:
                 return []
             if unseen := [each for each in page if each[1] not in known[each[0]]]:
-                # The rest is found by another call, or comes back when its lease is over.
                 return unseen
             for which, entry, _ in page:
                 after[which] = entry.decode()
@@ -221,21 +253,27 @@ class Consumer:
 
     async def _take(self, page: _Page) -> None:
         deliveries = [self._delivery(*each) for each in page]
-        if len(self.alone) > 1:
-            first, *others = self.alone.values()
-            await self._hand_back(others)
-            deliveries = [
-                each for each in deliveries if each.held is not self.alone or each is first
-            ]
-        waiters = [waiter for waiter in self._waiters if not waiter.done()]
-        if not waiters or self._closed:
-            await self._hand_back(deliveries)
-            return
-        self._ready.extend(deliveries)
-        for waiter in waiters:
-            # It is served as of now, and not only once its task runs: nothing more is read for it.
-            del self._waiters[waiter]
-            waiter.set_result(None)
+        wanted, surplus = self._sorted(deliveries)
+        if wanted:
+            self._ready.extend(wanted)
+            # They are served as of now, and not once their tasks run: no more is read for them.
+            waiters, self._waiters = self._waiters, {}
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        await self._hand_back(surplus)
+
+    def _sorted(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        """Tell what those who wait may have from what goes back: one alone, so many in all."""
+        limits = (limit for waiter, limit in self._waiters.items() if not waiter.done())
+        room = 0 if self._closed else sum(limits)
+        first = next(iter(self.alone.values()), None)
+        wanted: list[Delivery] = []
+        surplus: list[Delivery] = []
+        for each in deliveries:
+            fits = len(wanted) < room and (each.held is not self.alone or each is first)
+            (wanted if fits else surplus).append(each)
+        return wanted, surplus
 
     def _delivery(self, which: int, entry: bytes, fields: list[bytes]) -> Delivery:
         held = self.held[which]
@@ -270,9 +308,12 @@ class Consumer:
 
     def lose(self, lost: Iterable[Iterable[bytes]]) -> None:
         """Note what is not in hand any more, of each stream."""
+        was_alone = bool(self.alone)
         for held, entries in zip(self.held, lost, strict=True):
             for entry in entries:
                 held.pop(entry, None)
+        if was_alone and not self.alone:
+            self.take_another()
 
     def take_another(self) -> None:
         """Let go on to read who reads without the stream of what is to be alone."""
@@ -283,9 +324,7 @@ class Consumer:
         """Receive nothing more."""
         self._closed = True
         self._give_up(TransportClosed())
-        if self._wanted is not None:
-            self._wanted.set_result(None)
-            self._wanted = None
+        self._wake()
         while not self._stopped.is_set():
             # The server may get this before the command that it is to end.
             if self._client_id is not None:

@@ -21,7 +21,8 @@ from asyafw_redis._tls import context, secured
 
 __all__ = ["Link", "Links"]
 
-_pack: Any = hiredis.pack_command  # pyright: ignore[reportUnknownMemberType] — its stub lacks types
+# Its stub lacks the type of what it gives.
+_pack: Any = hiredis.pack_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 class Links:
@@ -60,6 +61,8 @@ class Link:
         self._timeout_s = timeout_s
         # Its name changed with redis-py 8. Where no reply is due, there is only an end to be read.
         self._can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
+        self.number = 0
+        """Which connection this is, counted from 1."""
 
     @property
     def is_open(self) -> bool:
@@ -80,6 +83,7 @@ class Link:
             except BaseException:
                 await self.close()
                 raise
+            self.number += 1
 
     async def _is_broken(self) -> bool:
         try:
@@ -88,14 +92,13 @@ class Link:
             return True
 
     async def call(self, *command: Any, wait_s: float = 0) -> Any:
-        """Send a command and give its reply, texts as bytes.
+        """Send a command through what `open` has opened, and give its reply, texts as bytes.
 
         `wait_s` is how long the command itself may block in the server.
 
         Raises:
             ResponseError: the server refused it; the connection stays.
         """
-        await self.open()
         connection = self._connection
         try:
             async with asyncio.timeout(self._timeout_s + wait_s):

@@ -62,6 +62,7 @@ class Tail:
         return read.popleft()
 
     async def _more(self, link: Link) -> None:
+        await link.open()
         if self._after is None:
             self._after = await self._start(link)
         reply = await link.call(

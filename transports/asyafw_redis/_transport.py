@@ -166,6 +166,7 @@ class RedisTransport:
         self._keeper.remove(consumer)
         try:
             async with self._turn:
+                await self._asking.open()
                 await consumer.leave(self._asking)
         except FOREIGN as error:
             _logger.warning(
@@ -199,6 +200,7 @@ class RedisTransport:
         self._check_open()
         try:
             async with self._turn:
+                await self._asking.open()
                 found = await self._asking.run(LAG, self._options.prefix, queue)
         except FOREIGN as error:
             raise translated(error, self._options) from error

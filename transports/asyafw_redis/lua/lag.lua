@@ -31,9 +31,10 @@ for _, kind in ipairs(STREAMS) do
   end
   if length > pending then
     backlog = backlog + length - pending
-    local first = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
-    if first then
-      local since = flat(first[2]).t or string.match(first[1], '%d+')
+    -- What came back is not in the order of its age: of that, as many are looked at as in a burst.
+    local count = kind == 'queue' and 1 or BURST
+    for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', count)) do
+      local since = flat(entry[2]).t or string.match(entry[1], '%d+')
       oldest_ms = math.max(oldest_ms, now_ms - tonumber(since), 0)
     end
   end
