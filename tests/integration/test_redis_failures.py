@@ -368,6 +368,24 @@ async def test_what_is_delivered_alone_holds_up_nothing_else(opened: Callable[..
             assert bodies([alone, other]) == [b"0", b"1"]
 
 
+async def test_what_others_have_put_into_a_queue_is_delivered_as_it_is(
+    shared: RedisServer, opened: Callable[..., Any], prefix: str
+) -> None:
+    raw, stream = shared.client(), f"{prefix}:queue:queue"
+    foreign: list[dict[str, bytes]] = [
+        {"x": b"1"},
+        {"x": b"1", "y": b"2"},
+        {"k": b"\xff", "b": b"body"},
+        {"k": b"join", "p": b"\0\0"},
+        {"b": b"body", "a": b"many"},
+    ]
+    async with opened() as transport, transport.consume("queue") as consumer:
+        for fields in foreign:
+            raw.xadd(stream, fields)
+        for delivery in await take(consumer, len(foreign)):
+            assert await delivery.settle()
+
+
 async def test_what_exceeds_a_limit_is_left_to_others(opened: Callable[..., Any]) -> None:
     """What came back and what is new come from two streams, each of which could fill a call."""
     async with opened(lease_s=60) as transport, transport.consume("queue") as first:

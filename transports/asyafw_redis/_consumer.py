@@ -3,17 +3,16 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
-from struct import Struct as Layout
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import anyio
-from msgspec import Struct
 from redis.exceptions import NoPermissionError, ResponseError
 
 from asyafw.exceptions import TransportClosed, TransportError
-from asyafw.transport import Message, Out
 from asyafw_redis._commits import Commits
+from asyafw_redis._delivery import Delivery, read_fields
 from asyafw_redis._errors import FOREIGN, translated
 from asyafw_redis._keeper import Keeper
 from asyafw_redis._link import Link
@@ -26,50 +25,11 @@ _QUEUE, _AGAIN, _ALONE = range(len(STREAMS))
 _CAME_BACK = (_ALONE, _AGAIN)
 _GROUP = "asyafw"
 _LONGEST_BLOCK_S = 2.0
-_LENGTH = Layout(">I")
-_MISSING = 0xFFFFFFFF
 
 _Page: TypeAlias = list[tuple[int, bytes, list[bytes]]]
 """Entries: which of `STREAMS`, the id, names and values of the fields in turn."""
 
 _logger = logging.getLogger("asyafw.redis")
-
-
-class Delivery(Struct, eq=False):
-    """An entry in hand: `held` has it for as long as its consumer owns it, as far as we know."""
-
-    message: Message
-    parts: Sequence[bytes | None] | None
-    attempt: int
-    stream: str
-    entry: bytes
-    held: dict[bytes, "Delivery"]
-    consumer: "Consumer"
-
-    async def settle(self, *out: Out) -> bool:
-        """Acknowledge and emit in one step of the server.
-
-        Raises:
-            TransportError: it is unknown whether the step happened, or the server refuses it.
-            ValueError: a part does not fit its join, or a message is larger than Redis takes.
-        """
-        held, entry = self.held, self.entry
-        if entry not in held:
-            return False
-        consumer = self.consumer
-        settled = await consumer.commits.commit(out, self.stream, entry, consumer.name)
-        held.pop(entry, None)
-        if held is consumer.alone:
-            consumer.take_another()
-        return settled
-
-    async def release(self) -> None:
-        held, entry, consumer = self.held, self.entry, self.consumer
-        if entry in held:
-            await consumer.commits.release(self.stream, entry)
-            held.pop(entry, None)
-            if held is consumer.alone:
-                consumer.take_another()
 
 
 class Consumer:
@@ -88,6 +48,7 @@ class Consumer:
         self.held: tuple[dict[bytes, Delivery], ...] = tuple({} for _ in STREAMS)
         self.alone = self.held[_ALONE]
         self.commits = commits
+        self._loop = asyncio.get_running_loop()
         self._link = link
         self._options = options
         # Less than a lease: who is stopped gets no more of what was taken from it for that.
@@ -276,15 +237,8 @@ class Consumer:
         return wanted, surplus
 
     def _delivery(self, which: int, entry: bytes, fields: list[bytes]) -> Delivery:
+        message, parts, attempt = read_fields(fields)
         held = self.held[which]
-        if len(fields) == 2:  # noqa: PLR2004 — the body alone, as most have
-            message, parts, attempt = Message(fields[1]), None, 1
-        else:
-            found = dict(zip(fields[::2], fields[1::2], strict=True))
-            key = found.get(b"k")
-            message = Message(found.get(b"b", b""), None if key is None else key.decode())
-            parts = _parts(found[b"p"]) if b"p" in found else None
-            attempt = int(found.get(b"a", 0)) + 1
         delivery = Delivery(message, parts, attempt, self._names[which], entry, held, self)
         held[entry] = delivery
         return delivery
@@ -306,8 +260,13 @@ class Consumer:
             if not waiter.done():
                 waiter.set_exception(type(error)(str(error)))
 
-    def lose(self, lost: Iterable[Iterable[bytes]]) -> None:
-        """Note what is not in hand any more, of each stream."""
+    def lose(self, lost: Sequence[Sequence[bytes]]) -> None:
+        """Note what is not in hand any more, of each stream; may be called from any thread."""
+        if any(lost):
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._lose, lost)
+
+    def _lose(self, lost: Sequence[Sequence[bytes]]) -> None:
         was_alone = bool(self.alone)
         for held, entries in zip(self.held, lost, strict=True):
             for entry in entries:
@@ -348,18 +307,3 @@ class Consumer:
         self._ready.clear()
         for held in self.held:
             held.clear()
-
-
-def _parts(joined: bytes) -> tuple[bytes | None, ...]:
-    """Take the parts of a join apart, each of which has its length in front."""
-    parts: list[bytes | None] = []
-    at = 0
-    while at < len(joined):
-        (size,) = _LENGTH.unpack_from(joined, at)
-        at += 4
-        if size == _MISSING:
-            parts.append(None)
-        else:
-            parts.append(joined[at : at + size])
-            at += size
-    return tuple(parts)

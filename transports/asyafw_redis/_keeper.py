@@ -39,7 +39,7 @@ class Kept(Protocol):
         """What it has in hand, for each stream of its queue."""
         ...
 
-    def lose(self, lost: Iterable[Iterable[bytes]]) -> None:
+    def lose(self, lost: Sequence[Sequence[bytes]]) -> None:
         """Be told what is not in hand any more, of each stream."""
         ...
 
