@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -349,6 +349,40 @@ async def test_what_was_left_twice_is_delivered_alone(
                 assert await delivery.settle()
 
         assert bodies(seen) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_process_has_one_suspect_of_all_its_queues(opened: Callable[..., Any]) -> None:
+    """Queues of one worker come back together, too: what kills it is on one of them."""
+    queues = [f"queue-{n}" for n in range(3)]
+    async with opened() as transport:
+        for queue in queues:
+            await transport.emit(*messages(2, queue))
+            for _ in range(2):
+                async with transport.consume(queue) as consumer:
+                    await take(consumer, 2)
+
+        seen: list[Delivery] = []
+        in_hand = 0
+        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+
+            async def serve(consumer: Consumer) -> None:
+                nonlocal in_hand
+                while True:
+                    for delivery in await consumer.receive(5):
+                        in_hand += 1
+                        assert in_hand == 1
+                        await anyio.sleep(0.02)
+                        in_hand -= 1
+                        seen.append(delivery)
+                        assert await delivery.settle()
+
+            for queue in queues:
+                consumer = await stack.enter_async_context(transport.consume(queue))
+                tasks.start_soon(serve, consumer)
+            await becomes(lambda: len(seen) == 6)
+            tasks.cancel_scope.cancel()
+
+        assert {delivery.attempt for delivery in seen} == {3}
 
 
 async def test_what_is_delivered_alone_holds_up_nothing_else(opened: Callable[..., Any]) -> None:

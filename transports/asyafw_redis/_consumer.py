@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 import anyio
+from msgspec import Struct
 from redis.exceptions import NoPermissionError, ResponseError
 
 from asyafw.exceptions import TransportClosed, TransportError
@@ -18,11 +19,11 @@ from asyafw_redis._keeper import Keeper
 from asyafw_redis._link import Link
 from asyafw_redis._options import Options
 from asyafw_redis._scripts import LEAVE, STREAMS
+from asyafw_redis._turn import Turn
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "Shared"]
 
 _QUEUE, _AGAIN, _ALONE = range(len(STREAMS))
-_CAME_BACK = (_ALONE, _AGAIN)
 _GROUP = "asyafw"
 _LONGEST_BLOCK_S = 2.0
 
@@ -32,19 +33,29 @@ _Page: TypeAlias = list[tuple[int, bytes, list[bytes]]]
 _logger = logging.getLogger("asyafw.redis")
 
 
+class Shared(Struct, frozen=True):
+    """What the consumers of a transport have in common."""
+
+    options: Options
+    commits: Commits
+    keeper: Keeper
+    turn: Turn
+
+
 class Consumer:
     """Reads a queue through a connection of its own, and owns what it read until it is settled.
 
     A task of its own reads, and is never cancelled in the middle of it: Redis would give entries
     to a consumer that does not see them. What comes when nobody waits for it any more goes back.
-    `held` has what is in hand, for each of `STREAMS`; the keeper's thread reads it.
+    `held` has what is in hand, for each of `STREAMS`; the keeper's thread reads it, and sets
+    `alone_waits` when there is something to be taken alone.
     """
 
-    def __init__(
-        self, queue: str, name: str, link: Link, options: Options, commits: Commits, keeper: Keeper
-    ) -> None:
+    def __init__(self, queue: str, name: str, link: Link, shared: Shared) -> None:
+        options, commits, keeper, turn = shared.options, shared.commits, shared.keeper, shared.turn
         self.queue = queue
         self.name = name
+        self.alone_waits = False
         self.held: tuple[dict[bytes, Delivery], ...] = tuple({} for _ in STREAMS)
         self.alone = self.held[_ALONE]
         self.commits = commits
@@ -54,6 +65,7 @@ class Consumer:
         # Less than a lease: who is stopped gets no more of what was taken from it for that.
         self._block_s = min(_LONGEST_BLOCK_S, options.lease_s / 2)
         self._keeper = keeper
+        self._turn = turn
         self._keys = [f"{options.prefix}:{stream}:{queue}" for stream in STREAMS]
         self._which = {key.encode(): n for n, key in enumerate(self._keys)}
         self._names = [f"{stream}:{queue}" for stream in STREAMS]
@@ -163,12 +175,27 @@ class Consumer:
             if page := await self._unseen(limit):
                 return page
             self._own_unread = False
+        if self.alone_waits and (page := await self._one_alone()):
+            return page
         # Each stream gives up to the limit: after the first surprise the one behind has to wait.
-        page = await self._read(limit, _CAME_BACK, 0) if self._more_came_back else []
-        return page or await self._read(limit, (*_CAME_BACK, _QUEUE), self._block_s)
+        page = await self._read(limit, (_AGAIN,), 0) if self._more_came_back else []
+        page = page or await self._read(limit, (_AGAIN, _QUEUE), self._block_s)
+        self._more_came_back = any(which == _AGAIN for which, _, _ in page)
+        return page
+
+    async def _one_alone(self) -> _Page:
+        page: _Page = []
+        if self._turn.take(self):
+            try:
+                page = await self._read(1, (_ALONE,), 0)
+                self.alone_waits = bool(page)
+            finally:
+                if not page:
+                    self._turn.pass_on(self)
+        return page
 
     async def _read(self, limit: int, streams: Sequence[int], block_s: float) -> _Page:
-        keys = [self._keys[which] for which in streams if which != _ALONE or not self.alone]
+        keys = [self._keys[which] for which in streams]
         block = ("BLOCK", int(block_s * 1000)) if block_s else ()
         try:
             reply = await self._link.call(
@@ -182,9 +209,7 @@ class Consumer:
             # Somebody deleted the queue. It begins again.
             await self.open()
             return []
-        page = self._entries(reply)
-        self._more_came_back = any(which != _QUEUE for which, _, _ in page)
-        return page
+        return self._entries(reply)
 
     async def _unseen(self, limit: int) -> _Page:
         """Read from the list of what this consumer owns what it does not know that it owns."""
@@ -232,7 +257,9 @@ class Consumer:
         wanted: list[Delivery] = []
         surplus: list[Delivery] = []
         for each in deliveries:
-            fits = len(wanted) < room and (each.held is not self.alone or each is first)
+            fits = len(wanted) < room
+            if each.held is self.alone:
+                fits = fits and each is first and self._turn.take(self)
             (wanted if fits else surplus).append(each)
         return wanted, surplus
 
@@ -252,7 +279,7 @@ class Consumer:
                 _logger.warning(
                     "a message of %s comes back when its lease is over: %s", self.queue, error
                 )
-            each.held.pop(each.entry, None)
+            each.let_go()
 
     def _give_up(self, error: TransportError) -> None:
         waiters, self._waiters = self._waiters, {}
@@ -271,13 +298,24 @@ class Consumer:
         for held, entries in zip(self.held, lost, strict=True):
             for entry in entries:
                 held.pop(entry, None)
-        if was_alone and not self.alone:
+        if was_alone:
             self.take_another()
 
     def take_another(self) -> None:
-        """Let go on to read who reads without the stream of what is to be alone."""
+        """Be told that what was taken alone is not in hand any more."""
+        if not self.alone:
+            self._turn.pass_on(self)
+
+    def look(self) -> None:
+        """Look again for what is to be taken alone, instead of waiting for something else."""
         if self._client_id is not None and not self._closed:
             self._keeper.unblock(self._client_id)
+
+    def alone_is_waiting(self, *, waits: bool) -> None:
+        """Be told, by another thread, whether there is something to be taken alone."""
+        self.alone_waits = waits
+        if waits:
+            self.look()
 
     async def stop(self) -> None:
         """Receive nothing more."""
@@ -307,3 +345,4 @@ class Consumer:
         self._ready.clear()
         for held in self.held:
             held.clear()
+        self.take_another()

@@ -54,15 +54,16 @@ class Delivery(Struct, eq=False):
         if entry not in held:
             return False
         settled = await holder.commits.commit(out, self.stream, entry, holder.name)
-        self._let_go()
+        self.let_go()
         return settled
 
     async def release(self) -> None:
         if self.entry in self.held:
             await self.holder.commits.release(self.stream, self.entry)
-            self._let_go()
+            self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Note that it is not in hand any more."""
         self.held.pop(self.entry, None)
         if self.held is self.holder.alone:
             self.holder.take_another()

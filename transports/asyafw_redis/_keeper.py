@@ -43,6 +43,10 @@ class Kept(Protocol):
         """Be told what is not in hand any more, of each stream."""
         ...
 
+    def alone_is_waiting(self, *, waits: bool) -> None:
+        """Be told whether its queue has something that is to be taken alone."""
+        ...
+
 
 class Keeper:
     """Refreshes leases, takes back what nobody refreshes, and moves what is due.
@@ -170,13 +174,14 @@ class Keeper:
             for each in rounds:
                 self.arm(each.queue, _PAUSE_S)
             raise
-        for each, (next_ms, lost, cursors, swept) in zip(rounds, answers, strict=True):
+        for each, (next_ms, lost, cursors, swept, alone) in zip(rounds, answers, strict=True):
             if next_ms >= 0:
                 self.arm(each.queue, next_ms / 1000)
             if swept:
                 _logger.warning("%d messages of %s were left and come again", swept, each.queue)
             for consumer, of_streams in zip(each.consumers, lost, strict=True):
                 consumer.lose(of_streams)
+                consumer.alone_is_waiting(waits=alone > 0)
             with self._changed:
                 if each.consumers and each.consumers[0] in self._consumers:
                     self._consumers[each.consumers[0]] = cursors

@@ -17,7 +17,7 @@ from asyafw.coordination import Coordinator
 from asyafw.exceptions import ConfigurationError, TransportClosed
 from asyafw.transport import Lag, Out
 from asyafw_redis._commits import Commits
-from asyafw_redis._consumer import Consumer
+from asyafw_redis._consumer import Consumer, Shared
 from asyafw_redis._errors import FOREIGN, translated
 from asyafw_redis._gate import check_server
 from asyafw_redis._keeper import Keeper
@@ -26,6 +26,7 @@ from asyafw_redis._link import Link, Links
 from asyafw_redis._options import Options
 from asyafw_redis._scripts import LAG
 from asyafw_redis._tail import Tail
+from asyafw_redis._turn import Turn
 
 __all__ = ["RedisTransport"]
 
@@ -50,6 +51,7 @@ class RedisTransport:
         self._asking = self._links.link()
         self._turn = anyio.Lock()
         self._consumers: dict[Consumer, None] = {}
+        self._shared = Shared(options, self._commits, self._keeper, Turn(self._consumers))
         self._tails: dict[Tail, Link] = {}
         # Nobody else ever has this name: what is pending under it was in this process' hands.
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -71,7 +73,11 @@ class RedisTransport:
         """
         if self._tasks is not None:
             raise ConfigurationError("a Redis transport is opened once; make another one")
-        await check_server(self._asking, self._options)
+        try:
+            await check_server(self._asking, self._options)
+        except BaseException:
+            await self._links.close()
+            raise
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._run_commits, name="redis commits")
         self._tasks.start_soon(self._coordinator.run, name="redis limits")
@@ -111,6 +117,7 @@ class RedisTransport:
         self._tails.clear()
         await self._coordinator.close()
         await self._asking.close()
+        await self._links.close()
 
     async def _run_commits(self) -> None:
         with CancelScope(shield=True):
@@ -136,7 +143,7 @@ class RedisTransport:
         tasks = self._check_open()
         name = f"{self._name}-{next(self._numbers)}"
         link = self._links.link()
-        consumer = Consumer(queue, name, link, self._options, self._commits, self._keeper)
+        consumer = Consumer(queue, name, link, self._shared)
         try:
             await consumer.open()
         except FOREIGN as error:

@@ -4,7 +4,7 @@
 --   PREFIX:queue:NAME    a stream of what has never been delivered, or is in hand,
 --   PREFIX:again:NAME    a stream of what came back, which is read first,
 --   PREFIX:alone:NAME    a stream of what was left unsettled twice: it may kill its worker, and so
---                        a consumer takes one at a time, lest the others be blamed,
+--                        a process takes one at a time, lest the others be blamed,
 --   PREFIX:delayed:NAME  a sorted set of what is to come, by its time in ms,
 --   PREFIX:joins:NAME    a sorted set of joins that wait for parts, by the time when they give up,
 --   PREFIX:join:NAME:JOIN  the parts of a join, or the mark that it was delivered,
@@ -99,6 +99,29 @@ local function deliver_join(queue, join)
   redis.call('DEL', hash)
   redis.call('HSET', hash, 'total', total, 'delivered', 1)
   redis.call('PEXPIREAT', hash, about[2])
+end
+
+local function flat(reply)
+  local about = {}
+  for n = 1, #reply, 2 do
+    about[reply[n]] = reply[n + 1]
+  end
+  return about
+end
+
+-- Count what has not been delivered of a stream and what is in hand, and give the last delivered id.
+local function waiting(stream)
+  local length = redis.call('XLEN', stream)
+  -- What is in hand is in the stream, too: an empty one needs no further question.
+  if length > 0 then
+    for _, reply in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      local group = flat(reply)
+      if group.name == GROUP then
+        return math.max(length - group.pending, 0), group.pending, group['last-delivered-id']
+      end
+    end
+  end
+  return length, 0, '0-0'
 end
 
 -- Call a function with each of the first members of a sorted set that are due, and tell in how

@@ -6,7 +6,8 @@
 --   of each of them its name, and the ids that it has in hand of each stream;
 --   the cursors where the sweeps of the streams have come to, if there is any consumer.
 -- The answer has for each queue
--- {ms until something is due, or -1, {what of each consumer was lost}, {the cursors}, count swept}.
+-- {ms until something is due, or -1, {what of each consumer was lost}, {the cursors}, count swept,
+-- how many wait to be taken alone}.
 
 -- Refresh the leases on what a consumer has in hand, and tell what is not its own any more.
 local function refresh(stream, consumer, ids)
@@ -103,6 +104,7 @@ while at < #ARGV do
       end
     end
   end
-  answers[#answers + 1] = {move_due(queue), lost, cursors, swept}
+  local alone = waiting(key('alone', queue))
+  answers[#answers + 1] = {move_due(queue), lost, cursors, swept, alone}
 end
 return answers
