@@ -366,15 +366,18 @@ async def test_a_process_has_one_suspect_of_all_its_queues(opened: Callable[...,
         async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
 
             async def serve(consumer: Consumer) -> None:
-                nonlocal in_hand
                 while True:
                     for delivery in await consumer.receive(5):
-                        in_hand += 1
-                        assert in_hand == 1
-                        await anyio.sleep(0.02)
-                        in_hand -= 1
-                        seen.append(delivery)
-                        assert await delivery.settle()
+                        tasks.start_soon(handle, delivery)
+
+            async def handle(delivery: Delivery) -> None:
+                nonlocal in_hand
+                in_hand += 1
+                assert in_hand == 1
+                await anyio.sleep(0.05)
+                in_hand -= 1
+                seen.append(delivery)
+                assert await delivery.settle()
 
             for queue in queues:
                 consumer = await stack.enter_async_context(transport.consume(queue))

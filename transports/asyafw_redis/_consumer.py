@@ -175,7 +175,7 @@ class Consumer:
             if page := await self._unseen(limit):
                 return page
             self._own_unread = False
-        if self.alone_waits and (page := await self._one_alone()):
+        if self.alone_waits and not self.alone and (page := await self._one_alone()):
             return page
         # Each stream gives up to the limit: after the first surprise the one behind has to wait.
         page = await self._read(limit, (_AGAIN,), 0) if self._more_came_back else []
