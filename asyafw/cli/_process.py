@@ -25,6 +25,7 @@ from asyafw.worker import Worker
 __all__ = [
     "Stop",
     "leave_threads_behind",
+    "longest_end_s",
     "open_closed_streams",
     "run_async",
     "run_loop",
@@ -54,12 +55,15 @@ class Stop:
     and the process has `limit_s` seconds left.
     The second ends it at once. So does a first one while nobody acts on it for too long,
     such as a handler that blocks the event loop or ignores its cancellation.
+    A process that has a parent leaves the second to it: the first may come from both
+    the parent and whoever stops it.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, has_parent: bool = False) -> None:
         self.signum: int | None = None
         self._told = False
         self._limit_s = limit_s
+        self._has_parent = has_parent
         self._action: Callable[[], Any] = lambda: None
         self._orders: SimpleQueue[_Order] = SimpleQueue()
         self._previous: dict[int, Any] = {}
@@ -104,11 +108,14 @@ class Stop:
     def _act(self) -> None:
         if not self._told:
             self._told = True
-            _logger.info("stopping, once what is in hand is done; a second signal ends it at once")
+            hint = "" if self._has_parent else "; a second signal ends it at once"
+            _logger.info("stopping, once what is in hand is done%s", hint)
         self._action()
 
     def _signalled(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is not None:
+            if self._has_parent:
+                return
             os._exit(128 + signum)
         self.signum = signum
         self.end_within(self._limit_s, FORCED)
@@ -126,9 +133,11 @@ class Stop:
                 os._exit(code)
 
 
-def run_async(main: Callable[[Stop], Awaitable[int]], *, drain_timeout_s: float) -> int:
+def run_async(
+    main: Callable[[Stop], Awaitable[int]], *, drain_timeout_s: float, has_parent: bool = False
+) -> int:
     """Run `main` in an event loop, uvloop's if that is installed, and give its exit code."""
-    with Stop(drain_timeout_s + _GRACE_S) as stop:
+    with Stop(drain_timeout_s + _GRACE_S, has_parent=has_parent) as stop:
 
         async def until_done() -> int:
             code = FORCED
@@ -140,6 +149,12 @@ def run_async(main: Callable[[Stop], Awaitable[int]], *, drain_timeout_s: float)
             return code
 
         return run_loop(until_done)
+
+
+def longest_end_s(drain_timeout_s: float) -> float:
+    """Tell how long after a signal a process may end that has not lost control of itself."""
+    # One is for the threads of the event loop, one for the others.
+    return drain_timeout_s + _GRACE_S + 2 * _LEAVE_S
 
 
 def run_loop(main: Callable[[], Awaitable[T]]) -> T:
@@ -156,12 +171,15 @@ def run_loop(main: Callable[[], Awaitable[T]]) -> T:
     raise first
 
 
-async def serve_until_stopped(worker: Worker, stop: Stop, transport: str) -> None:
-    """Serve until a signal comes, then drain."""
+async def serve_until_stopped(
+    worker: Worker, stop: Stop, transport: str, begun: Callable[[], Any] = lambda: None
+) -> None:
+    """Serve until a signal comes, then drain; `begun` is called in between, when it serves."""
     served, where = ", ".join(worker.actors), redacted(transport)
 
     async def tell_and_wait() -> None:
         _logger.info("serving %s on %s", served, where)
+        begun()
         await stop.wait()
 
     _logger.info("opening %s on %s", served, where)

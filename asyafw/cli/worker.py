@@ -1,12 +1,14 @@
 """`asyafw worker`: some actors of an app, until a signal."""
 
 import logging
+from collections.abc import MutableMapping
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from asyafw.app import load_app
+from asyafw.cli._bond import Parent
 from asyafw.cli._errors import DONE
 from asyafw.cli._logs import log_as
 from asyafw.cli._options import (
@@ -36,7 +38,10 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
     *,
     actors: Actors = None,
     transport: TransportUrl = "memory://",
-    processes: Annotated[int, option("--processes", "How many processes.", metavar="N", min=1)] = 1,
+    processes: Annotated[
+        int,
+        option("--processes", "So many processes, kept running by one more.", metavar="N", min=1),
+    ] = 1,
     reload: Annotated[
         bool, option("--reload", "Restart when a Python file below this folder changes.")
     ] = False,
@@ -46,7 +51,8 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
         str | None,
         option(
             "--status",
-            "Answer /healthz, /readyz and /metrics here; port 0 takes a free one.",
+            "Answer /healthz, /readyz and /metrics here; port 0 takes a free one. "
+            "Of several processes, each has the port after that of the one before.",
             metavar="HOST:PORT",
         ),
     ] = None,
@@ -59,12 +65,15 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
     than --drain-timeout, and exits with 0. A second signal ends it at once.
     """
     _check_processes(processes, transport)
-    address = None if status is None else _address(status)
+    address = None if status is None else _address(status, processes)
     log_as(log_level, log_format)
-    if reload:
-        from asyafw.cli._reload import restart_on_changes
+    parent = Parent.find()
+    if parent is None and (reload or processes > 1):
+        from asyafw.cli._supervisor import supervise
 
-        raise typer.Exit(restart_on_changes())
+        raise typer.Exit(supervise(processes, drain_timeout_s=drain_timeout, reload=reload))
+    if parent is not None and processes > 1:
+        _name_lines(parent.index)
     app = load_app(target)
     if is_memory(transport):
         _logger.warning(
@@ -83,33 +92,49 @@ def worker(  # noqa: PLR0913 — a command has as many parameters as it has opti
                 max_deliveries=max_deliveries,
             )
             if address is not None:
-                server = stack.enter_context(_status_server(made, *address))
+                server = stack.enter_context(_status_server(made, *_own(address, parent)))
                 _logger.info("status on http://%s:%d", server.host, server.port)
-            await serve_until_stopped(made, stop, transport)
+            begun = parent.tell_that_it_serves if parent else lambda: None
+            await serve_until_stopped(made, stop, transport, begun)
         return DONE
 
-    raise typer.Exit(run_async(main, drain_timeout_s=drain_timeout))
+    has_parent = parent is not None
+    raise typer.Exit(run_async(main, drain_timeout_s=drain_timeout, has_parent=has_parent))
 
 
 def _check_processes(processes: int, transport: str) -> None:
-    if processes == 1:
-        return
-    if is_memory(transport):
+    if processes > 1 and is_memory(transport):
         raise ConfigurationError(
             f"--processes {processes} needs a broker: with {transport} each process "
             "would have queues of its own, and nobody else could send to them"
         )
-    raise ConfigurationError(
-        f"--processes {processes} is not available in this version: "
-        "start that many workers instead, they share the queues"
-    )
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, processes: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdecimal() and int(port) < 2**16):
         raise typer.BadParameter(f"--status takes HOST:PORT, as 127.0.0.1:9100, not {text!r}")
+    if int(port) + processes > 2**16:
+        raise typer.BadParameter(f"--status {text} leaves no ports for {processes} processes")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _own(address: tuple[str, int], parent: Parent | None) -> tuple[str, int]:
+    host, port = address
+    return (host, port + parent.index) if parent and port else address
+
+
+def _name_lines(index: int) -> None:
+    """Let each line tell which process it is of, also in threads that know of no context."""
+    from structlog.stdlib import ProcessorFormatter
+
+    def add(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
+        event["process"] = index
+        return event
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, ProcessorFormatter):
+            handler.formatter.processors = [add, *handler.formatter.processors]
 
 
 def _status_server(made: Worker, host: str, port: int) -> StatusServer:

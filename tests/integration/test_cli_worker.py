@@ -141,7 +141,7 @@ def test_a_second_signal_ends_a_reloading_worker_at_once(folder: Path) -> None:
         worker.signal(signal.SIGINT)
         code, out, _ = worker.end()
 
-    assert code == 128 + signal.SIGKILL
+    assert code == 128 + signal.SIGINT
     assert out == ""
 
 
