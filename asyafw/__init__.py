@@ -6,6 +6,7 @@ from asyafw.client import Client, Job
 from asyafw.context import Context
 from asyafw.envelope import Limits
 from asyafw.exceptions import AsyafwError, JobCancelled, JobFailed, Reject, ResultTimeout, Retry
+from asyafw.limits import CircuitBreaker, RateLimit, retry_after
 from asyafw.retry import RetryPolicy, exponential, fixed
 from asyafw.worker import Worker
 
@@ -14,6 +15,7 @@ __all__ = [
     "App",
     "AsyafwError",
     "Batch",
+    "CircuitBreaker",
     "Client",
     "Context",
     "Job",
@@ -21,6 +23,7 @@ __all__ = [
     "JobFailed",
     "Join",
     "Limits",
+    "RateLimit",
     "Reject",
     "ResultTimeout",
     "Retry",
@@ -29,4 +32,5 @@ __all__ = [
     "actor",
     "exponential",
     "fixed",
+    "retry_after",
 ]

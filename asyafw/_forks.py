@@ -217,6 +217,7 @@ def met(
         forks=first.forks[:-1],
         joined=True,
         failures=failures,
+        turns={},
     )
     return Meeting(envelope, codec, tuple(siblings), fork.gather)
 

@@ -294,6 +294,7 @@ def next_envelope(step: Step, rules: Rules, payload: Payload) -> Envelope:
         failures={},
         claim=payload.claim,
         error=None,
+        turns={},
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct, field
 
+from asyafw.coordination import Coordinator, LocalCoordinator
 from asyafw.envelope import MSGPACK, Codec, Envelope, Failure, Route
 from asyafw.events import Event, Kind
 from asyafw.exceptions import UnknownActor
@@ -92,6 +93,7 @@ class Context(Struct, eq=False):
 
     `attempt` counts the runs of this handler for this message, crashes included, from 1.
     `state` holds what the app's lifespan gave.
+    `coordinator` is what middleware shares with all replicas, if the transport has one.
     """
 
     envelope: Envelope
@@ -102,6 +104,7 @@ class Context(Struct, eq=False):
     # The worker's own marks: how to encode, and when and why to interrupt the handler.
     codec: Codec = MSGPACK
     task: "asyncio.Task[Any] | None" = None
+    coordinator: Coordinator = field(default_factory=LocalCoordinator)
     started_at: float = field(default_factory=time.time)
     expires_at: float = inf
     interrupt: BaseException | None = None

@@ -235,5 +235,7 @@ def _again(envelope: Envelope, codec: Codec, now: float) -> Send:
     deadline_at = envelope.deadline_at
     if deadline_at is not None and deadline_at <= now:
         deadline_at = None
-    again = replace(envelope, attempt=1, error=None, enqueued_at=now, deadline_at=deadline_at)
+    again = replace(
+        envelope, attempt=1, error=None, enqueued_at=now, deadline_at=deadline_at, turns={}
+    )
     return Send(envelope.route.curr, Message(encode_envelope(again, codec)))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from msgspec import Meta, MsgspecError, Raw, Struct, ValidationError, field, json, msgpack
 from msgspec.structs import fields
 
+from asyafw.coordination import Turn
 from asyafw.exceptions import (
     AsyafwError,
     ConfigurationError,
@@ -209,6 +210,7 @@ class Envelope(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     `reply` names the log that gets the job's events.
     `joined` marks the meeting of a fan-out: the payload is an array of its siblings' payloads,
     null for each that is in `failures` by its index.
+    `turns` are what the message has got from rate limits for the present hop, by their keys.
     `extra` holds the fields beside these that this version does not know; they travel on.
     """
 
@@ -231,6 +233,7 @@ class Envelope(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     failures: dict[Count, Failure] = {}
     claim: Claim | None = None
     error: Failure | None = None
+    turns: dict[str, Turn] = {}
     # On the way out it never has this name; what has it on the way in is one more unknown field.
     extra: Annotated[dict[str, Raw], Meta(min_length=1)] = field(default={}, name="")
 

@@ -4,6 +4,7 @@
 
     AsyafwError
     ├── Reject, Retry                  raised by handlers to decide an outcome
+    │   └── RateLimited, CircuitOpen   raised by `asyafw.limits`
     ├── ConfigurationError             the set-up is wrong; nothing has run
     │   ├── AppCheckError, InvalidName, MissingExtra, TargetError,
     │   └── UnknownActor, UnknownFlow, UnknownScheme
@@ -33,6 +34,7 @@ __all__ = [
     "AsyafwError",
     "BlobError",
     "BlobUnavailable",
+    "CircuitOpen",
     "ConfigurationError",
     "DeadlineExceeded",
     "DecodeError",
@@ -48,6 +50,7 @@ __all__ = [
     "MissingExtra",
     "PayloadError",
     "ProcessCrashed",
+    "RateLimited",
     "Reject",
     "ResultTimeout",
     "ResultTypeError",
@@ -115,6 +118,14 @@ class Retry(AsyafwError):
             raise ValueError(f"Retry(after_s=...) is at most {_LONGEST_WAIT_S:g}, not {after_s}")
         self.after_s = None if after_s is None else max(0.0, after_s)
         self.counted = counted
+
+
+class RateLimited(Retry):
+    """The message waits for its turn under a rate limit."""
+
+
+class CircuitOpen(Retry):
+    """The message waits because what it would call is out of order."""
 
 
 class Reject(AsyafwError):

@@ -9,7 +9,7 @@ from msgspec import Struct
 from asyafw.envelope import LONGEST_WAIT_S
 from asyafw.exceptions import AsyafwError, ConfigurationError, Reject, Retry
 
-__all__ = ["Backoff", "RetryPolicy", "Rule", "exponential", "fixed", "matches"]
+__all__ = ["Backoff", "RetryPolicy", "Rule", "check_rules", "exponential", "fixed", "matches"]
 
 Backoff: TypeAlias = Callable[[int], float]
 """Maps the number of attempts made, from 1, to a delay in seconds."""
@@ -66,8 +66,8 @@ class RetryPolicy(Struct, frozen=True):
             raise ConfigurationError(f"RetryPolicy(max_delay_s=...) is in 0–{LONGEST_WAIT_S:g}")
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError("RetryPolicy(jitter=...) is a fraction from 0 to 1")
-        _check_rules("retry_on", self.retry_on)
-        _check_rules("give_up_on", self.give_up_on)
+        check_rules("RetryPolicy(retry_on=...)", self.retry_on)
+        check_rules("RetryPolicy(give_up_on=...)", self.give_up_on)
 
     def delay_s(self, error: BaseException, attempt: int, random: float) -> float | None:
         """Decide about the failure of attempt number `attempt`, from 1; `random` is in [0, 1).
@@ -100,12 +100,16 @@ def matches(rule: Rule, error: BaseException) -> bool:
     )
 
 
-def _check_rules(option: str, rules: Sequence[Rule]) -> None:
+def check_rules(option: str, rules: Sequence[Rule]) -> None:
+    """Check what somebody without a type checker may have mistaken.
+
+    Raises:
+        ConfigurationError: these are no rules.
+    """
     # A string is a sequence, too: of letters, which name no exception.
     if not isinstance(rules, (tuple, list)) or not all(map(_is_rule, rules)):
         raise ConfigurationError(
-            f"RetryPolicy({option}=...) is a tuple of exception classes and their names, "
-            f"not {rules!r}"
+            f"{option} is a tuple of exception classes and their names, not {rules!r}"
         )
 
 

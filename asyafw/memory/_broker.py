@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from asyafw.clock import Clock
+from asyafw.coordination import LocalCoordinator
 from asyafw.exceptions import ConfigurationError, TransportClosed
 from asyafw.memory._joins import Joins
 from asyafw.memory._log import Bounds, Log
@@ -26,6 +27,7 @@ class Broker:
         self.queues: defaultdict[str, Queue] = defaultdict(Queue)
         self.logs: defaultdict[str, Log] = defaultdict(lambda: Log(bounds, self.now()))
         self.joins = Joins(self.queues, self.schedule)
+        self.coordinator = LocalCoordinator(self.now)
         self._own_clock = clock
         self._owners: dict[object, Callable[[], None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -9,6 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyafw.clock import SYSTEM_CLOCK, Clock
+from asyafw.coordination import Coordinator
 from asyafw.exceptions import ConfigurationError, TransportClosed
 from asyafw.memory._broker import Broker
 from asyafw.memory._consumer import Consumer
@@ -53,6 +54,11 @@ class MemoryTransport:
     def share(self) -> Self:
         """Make another handle, to be opened by itself, on the same queues and logs."""
         return type(self)(broker=self._broker)
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """Turns and circuits, shared by all handles on the same queues."""
+        return self._broker.coordinator
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:

@@ -8,7 +8,15 @@ from re import compile as regex
 from typing import Any, TextIO
 
 from asyafw.context import Context
-from asyafw.exceptions import ConfigurationError, JobCancelled, Reject, Retry, message_of
+from asyafw.exceptions import (
+    CircuitOpen,
+    ConfigurationError,
+    JobCancelled,
+    RateLimited,
+    Reject,
+    Retry,
+    message_of,
+)
 from asyafw.middleware import Handler, Middleware
 
 __all__ = ["add_message", "configure_logging", "current", "log_outcomes"]
@@ -104,7 +112,7 @@ def log_outcomes() -> Middleware:
 
     A retry is a warning with its cause and delay, a final failure an error with its traceback;
     a rejection, a cancelled job and a wait that does not count as an attempt are information.
-    Success is told at debug level only.
+    Success, and waiting for a limit, is told at debug level only.
     """
 
     async def log_outcomes_(payload: Any, ctx: Context, call_next: Handler) -> Any:
@@ -127,6 +135,8 @@ def _log_error(ctx: Context, error: Exception) -> None:
             cause, delay_s = _cause(error), error.after_s or 0.0
             extra |= {"error_type": _type_name(cause), "delay_s": delay_s}
             level = logging.WARNING if error.counted else logging.INFO
+            if isinstance(cause, CircuitOpen | RateLimited):  # as many as there are messages
+                level = logging.DEBUG
             message = "%s runs a message again in %.3g s: %s"
             _logger.log(level, message, actor, delay_s, _line(cause), extra=extra)
         case Reject():

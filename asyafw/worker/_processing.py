@@ -29,6 +29,7 @@ from asyafw._outcome import (
 )
 from asyafw.blobs import Blobs
 from asyafw.context import Context
+from asyafw.coordination import Coordinator
 from asyafw.envelope import CODECS, DECODING_ERRORS, Codec, Envelope, decode_envelope
 from asyafw.events import Event
 from asyafw.exceptions import (
@@ -78,6 +79,7 @@ class Surroundings(Struct, frozen=True):
     notify: Callable[[Event, str | None], None]
     cancelled_jobs: Collection[str]
     max_deliveries: int
+    coordinator: Coordinator
 
 
 class Processor:
@@ -121,7 +123,16 @@ class Processor:
             await self._refuse(delivery, error)
             return True
         attempt = envelope.attempt + delivery.attempt - 1
-        ctx = Context(envelope, attempt, around.state, self._known, around.notify, codec, task)
+        ctx = Context(
+            envelope,
+            attempt,
+            around.state,
+            self._known,
+            around.notify,
+            codec,
+            task,
+            around.coordinator,
+        )
         current.set(ctx)
         variables = copy_context()
         if envelope.enqueued_at:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from asyafw._actor import Actor
 from asyafw._outcome import Rules
 from asyafw.blobs import Blobs
+from asyafw.coordination import Coordinating, Coordinator, LocalCoordinator
 from asyafw.envelope import MSGPACK, Codec
 from asyafw.exceptions import ConfigurationError, TransportError
 from asyafw.middleware import Middleware
@@ -159,6 +160,7 @@ class Worker:
             notify=self._notices.add,
             cancelled_jobs=self._cancellations.jobs,
             max_deliveries=setup.max_deliveries,
+            coordinator=_coordinator(self._transport),
         )
         return [await self._lane(actor, around, stack) for actor in self.actors.values()]
 
@@ -212,6 +214,11 @@ class Worker:
     async def _all_drained(self) -> None:
         for lane in self._lanes:
             await lane.drained()
+
+
+def _coordinator(transport: Transport) -> Coordinator:
+    """Give what is shared with other workers, or what this one has to itself."""
+    return transport.coordinator if isinstance(transport, Coordinating) else LocalCoordinator()
 
 
 def _unwrapped(failure: Exception) -> Exception:

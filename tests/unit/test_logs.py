@@ -14,7 +14,14 @@ from msgspec import Raw
 
 from asyafw.context import Context
 from asyafw.envelope import Envelope, Route
-from asyafw.exceptions import ConfigurationError, JobCancelled, Reject, Retry
+from asyafw.exceptions import (
+    CircuitOpen,
+    ConfigurationError,
+    JobCancelled,
+    RateLimited,
+    Reject,
+    Retry,
+)
 from asyafw.middleware import Handler, compose, retry
 from asyafw.retry import RetryPolicy
 from asyafw.telemetry import configure_logging, current, log_outcomes
@@ -262,6 +269,22 @@ async def test_a_wait_that_is_no_attempt_is_information(out: io.StringIO) -> Non
 
     (line,) = lines(out)
     assert (line["level"], line["delay_s"]) == ("info", 5)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [RateLimited, CircuitOpen])
+async def test_to_wait_for_a_limit_is_told_at_debug_level_only(
+    out: io.StringIO, error: type[Retry]
+) -> None:
+    limited = compose([retry(RetryPolicy())], raising(error(after_s=5, counted=False)))
+
+    configure_logging(level="info", stream=out)
+    await handled(limited)
+    assert lines(out) == []
+
+    configure_logging(level="debug", stream=out)
+    await handled(limited)
+    assert lines(out)[0]["error_type"].endswith(error.__name__)
 
 
 @pytest.mark.anyio

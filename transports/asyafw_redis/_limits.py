@@ -95,6 +95,7 @@ class RedisCoordinator:
         steps = self._encode([step.encoded for step in batch])
         answers: list[Any]
         try:
+            await self._link.open()
             answers = await self._link.run(LIMITS, self._options.prefix, steps)
         except FOREIGN as error:
             # A copy for each: who raises one adds to its traceback.
