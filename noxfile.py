@@ -12,13 +12,19 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "typing", "tests", "minimums", "docs", "wheel"]
+nox.options.sessions = ["lint", "typing", "tests", "minimums", "docs", "wheel", "chaos"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
 PACKAGES = ("asyafw", "asyafw_kafka", "asyafw_redis", "asyafw_triton")
 # What holds for every way to install asyafw.
 CORE_TESTS = ("tests/unit", "tests/contract")
+# Libraries that the benchmark of Redis compares with, and that need an older redis than we do.
+APART = {
+    "arq": "arq>=0.28",
+    "repid": "repid[redis]>=2.1",  # codespell:ignore repid
+    "saq": "saq[redis]>=0.26",
+}
 
 
 @nox.session
@@ -77,10 +83,41 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks."""
-    session.install("-e", ".[all]", "--group", "test")
-    for path in sorted(Path("tests/bench").glob("[!_]*.py")):
-        session.run("python", "-m", f"tests.bench.{path.stem}", *session.posargs)
+    """Run the benchmarks; those that are named after `--`, as in `-- redis --quick`, or all"""
+    session.install("-e", ".[all]", "--group", "test", "--group", "bench")
+    folder = ROOT / "tests" / "bench"
+    found = {path.stem for path in folder.glob("[!_]*.py")}
+    found |= {path.parent.name for path in folder.glob("*/__main__.py")}
+    options = [argument for argument in session.posargs if argument not in found]
+    for name in sorted(found.intersection(session.posargs) or found):
+        own = ("--environments", _peers(session)) if name == "redis" else ()
+        session.run("python", "-m", f"tests.bench.{name}", *own, *options)
+
+
+def _peers(session: nox.Session) -> str:
+    """Install what cannot live beside our redis, each into an environment of its own."""
+    folder = Path(session.create_tmp()).resolve()
+    for name, requirement in APART.items():
+        own = str(folder / name)
+        python = f"{session.bin}/python"
+        session.run("uv", "venv", "-q", "--allow-existing", "-p", python, own, external=True)
+        needed = (requirement, "hiredis", "msgspec", "typing-extensions", "uvloop")
+        session.run("uv", "pip", "install", "-q", "-p", own, *needed, external=True)
+    return str(folder)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Break a real Redis and its workers in every way, for a minute, or `-- --long`"""
+    session.install("-e", ".[redis,uvloop]", "--group", "test")
+    arguments = list(session.posargs)
+    if "--long" in arguments:
+        arguments.remove("--long")
+        arguments = ["--seconds", "600", "--jobs", "500000", *arguments]
+    session.run("python", "-m", "tests.chaos", *arguments)
+    if not arguments:
+        # A test that cannot fail proves nothing.
+        session.run("pytest", "tests/chaos/test_saboteurs.py")
 
 
 @nox.session
