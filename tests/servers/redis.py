@@ -63,7 +63,8 @@ class RedisServer:
 
     def _accepts(self) -> bool:
         try:
-            return bool(self.client(socket_timeout=1).ping())
+            with self.client(socket_timeout=1) as client:
+                return bool(client.ping())
         except redis.AuthenticationError:
             return True
         except redis.RedisError:

@@ -1,21 +1,20 @@
 """The memory transport against a model that is simple enough to be seen to be right."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec import Struct
 
 from asyafw.memory import MemoryTransport
 from asyafw.testing import ManualClock
-from asyafw.transport import Consumer, Delivery, Lag, Message, Out, Part, Send
+from asyafw.transport import Consumer, Delivery, Message, Out, Part, Send
+from tests.queue_model import Item, Model
 
 T = TypeVar("T")
-Parts: TypeAlias = tuple[bytes | None, ...] | None
 
 QUEUES: tuple[str, ...] = ("a", "b")
 TOTAL, TIMEOUT_S = 2, 4
@@ -34,111 +33,12 @@ parts = st.builds(
 outs = st.lists(sends | parts, max_size=3)
 
 
-class Item(Struct, eq=False):
-    """A message as the model knows it."""
-
-    queue: str
-    number: int
-    ready_at: float
-    message: Message
-    parts: Parts
-    attempts: int = 0
-
-
-class Model:
-    """Everything in plain lists, searched and sorted whenever it is needed."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waiting: list[Item] = []
-        self.held: list[Item] = []
-        self.arrived = dict.fromkeys(QUEUES, 0)
-        self.delayed = dict.fromkeys(QUEUES, 0)
-        self.joins: dict[tuple[str, str], dict[int, bytes] | None] = {}
-        self.later: list[tuple[float, int, Callable[[], None]]] = []
-        self.scheduled = 0
-
-    def at(self, due: float, action: Callable[[], None]) -> None:
-        self.scheduled += 1
-        self.later.append((due, self.scheduled, action))
-
-    def put(self, queue: str, message: Message, parts: Parts = None) -> None:
-        self.arrived[queue] += 1
-        self.waiting.append(Item(queue, self.arrived[queue], self.now, message, parts))
-
-    def emit(self, out: Out) -> None:
-        if isinstance(out, Send) and out.delay_s:
-            self.delayed[out.queue] += 1
-            self.at(self.now + out.delay_s, lambda: self.mature(out))
-        elif isinstance(out, Send):
-            self.put(out.queue, out.message)
-        elif isinstance(out, Part):
-            self.join(out)
-
-    def mature(self, send: Send) -> None:
-        self.delayed[send.queue] -= 1
-        self.put(send.queue, send.message)
-
-    def join(self, part: Part) -> None:
-        name = part.queue, part.join
-        if name not in self.joins:
-            self.joins[name] = {}
-            self.at(self.now + TIMEOUT_S, lambda: self.complete(name))
-            self.at(self.now + 2 * TIMEOUT_S, lambda: self.forget(name))
-        known = self.joins[name]
-        if known is not None:
-            known.setdefault(part.index, part.body)
-            if len(known) == TOTAL:
-                self.complete(name)
-
-    def complete(self, name: tuple[str, str]) -> None:
-        known = self.joins[name]
-        self.joins[name] = None
-        if known is not None:
-            self.put(name[0], Message(b"", name[1]), tuple(known.get(n) for n in range(TOTAL)))
-
-    def forget(self, name: tuple[str, str]) -> None:
-        del self.joins[name]
-
-    def advance(self, seconds: int) -> None:
-        end = self.now + seconds
-        while due := [entry for entry in self.later if entry[0] <= end]:
-            first = min(due, key=lambda entry: entry[:2])
-            self.later.remove(first)
-            self.now = first[0]
-            first[2]()
-        self.now = end
-
-    def receive(self, queue: str, limit: int) -> list[Item]:
-        waiting = sorted((i for i in self.waiting if i.queue == queue), key=lambda i: i.number)
-        for item in waiting[:limit]:
-            self.waiting.remove(item)
-            self.held.append(item)
-            item.attempts += 1
-        return waiting[:limit]
-
-    def put_back(self, item: Item, attempts: int) -> None:
-        self.held.remove(item)
-        item.attempts = attempts
-        self.waiting.append(item)
-
-    def lag(self, queue: str) -> Lag:
-        ready = [item.ready_at for item in self.waiting if item.queue == queue]
-        return Lag(
-            backlog=len(ready),
-            in_flight=sum(item.queue == queue for item in self.held),
-            delayed=self.delayed[queue],
-            oldest_s=self.now - min(ready) if ready else None,
-            arrived=self.arrived[queue],
-        )
-
-
 class MemoryAgainstModel(RuleBasedStateMachine):
     """Does the same to both and compares what can be seen."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
+        self.model = Model(QUEUES)
         self.clock = ManualClock(start=0)
         self.service = MemoryTransport(self.clock)
         self.transport = self.service
@@ -189,8 +89,7 @@ class MemoryAgainstModel(RuleBasedStateMachine):
     def emit(self, outs: list[Out]) -> None:
         self.run(self.transport.emit(*outs))
 
-        for out in outs:
-            self.model.emit(out)
+        self.model.emit(outs)
 
     @rule(queue=queues, limit=st.integers(1, 3))
     def receive(self, queue: str, limit: int) -> None:
@@ -213,8 +112,7 @@ class MemoryAgainstModel(RuleBasedStateMachine):
         assert self.run(delivery.settle(*outs))
 
         self.model.held.remove(item)
-        for out in outs:
-            self.model.emit(out)
+        self.model.emit(outs)
         self.lost.append(delivery)
 
     @precondition(lambda self: self.in_hand)

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from re import compile as regex
 from socket import gaierror
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from redis.sentinel import MasterNotFoundError
 from asyafw.exceptions import TransportError, TransportUnavailable
 from asyafw_redis._options import Options
 
-__all__ = ["FOREIGN", "denies", "refused", "translated"]
+__all__ = ["FOREIGN", "advice", "denies", "refused", "translated"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -33,7 +34,6 @@ _HINTS = {
     "NOAUTH": "it wants a password: redis://USER:PASSWORD@HOST",
     "NOPASS": "it has no password for this user: leave it out",
     "WRONGPASS": "it does not accept this user and password",
-    "NOPERM": "its user may not do that",
     "OOM": "it has no memory left: maxmemory is reached",
     "READONLY": "it is a replica, which takes no messages",
     "NOREPLICAS": "fewer replicas follow it than its min-replicas-to-write",
@@ -44,9 +44,20 @@ _HINTS = {
     "CROSSSLOT": "it is a Cluster, which cannot settle and send in one step",
 }
 
+_NO_MASTER = (MasterNotFoundError, AsyncMasterNotFoundError)
+# It is all that is said of Sentinels that refuse access.
+_UNKNOWN_TO_SENTINELS = "AuthenticationError"
+
+# Redis and Valkey say it, within scripts and without, each in its own words.
+_FORBIDDEN = regex(
+    r"(?:NOPERM |ACL failure in script: |(?=The user executing the script))(.*?)(?: script: .*)?$"
+)
+
 
 def denies(error: BaseException) -> bool:
     """Tell whether the server refuses who asks, so that asking again is in vain."""
+    if isinstance(error, _NO_MASTER):
+        return _UNKNOWN_TO_SENTINELS in str(error)
     return isinstance(error, foreign.AuthenticationError | foreign.NoPermissionError)
 
 
@@ -57,20 +68,28 @@ def translated(error: BaseException, where: object) -> TransportError:
     """
     if isinstance(error, TransportError):
         return error
+    if isinstance(error, _NO_MASTER):
+        # Some versions of the client show what they know of the Sentinels, with passwords; and
+        # whoever shows our error shows what led to it, too.
+        error.args = (_no_master(str(error)),)
+        return TransportUnavailable(f"{where} {error}")
     if isinstance(error, foreign.AuthenticationError):
         return refused(_login_code(str(error)), where)
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is not None or isinstance(error, foreign.ResponseError):
         return refused(" ".join(filter(None, (code, _said(error)))), where)
-    return TransportUnavailable(f"{where} {_trouble(error, where)}")
+    return TransportUnavailable(f"{where} {_trouble(error)}")
 
 
 def refused(said: str, where: object) -> TransportError:
     """Make an error of what the server answered in place of a result."""
-    code, _, rest = said.partition(" ")
-    if code == "NOPERM":
+    if (forbidden := _FORBIDDEN.search(said)) is not None:
         # It names the command, or that it was a key, and never what was in it.
-        return TransportUnavailable(f"{where}: {_HINTS[code]}: {rest[:200]}")
+        told = f"{where}: its user may not do that: {forbidden[1]}"
+        if isinstance(where, Options) and "access" in told:
+            told += f"; all our keys are {where.prefix}:*"
+        return TransportUnavailable(told)
+    code = said.partition(" ")[0]
     if code in _HINTS:
         return TransportUnavailable(f"{where}: {_HINTS[code]}")
     # The text may go on with the arguments of the command.
@@ -83,25 +102,34 @@ def _login_code(said: str) -> str:
     return "NOPASS" if "password is set" in said or "without any password" in said else "WRONGPASS"
 
 
-def _trouble(error: BaseException, where: object) -> str:
-    tls = isinstance(where, Options) and where.tls
-    if isinstance(error, MasterNotFoundError | AsyncMasterNotFoundError):
-        return _no_master(str(error))
+def advice(error: BaseException, options: Options) -> str:
+    """Guess what is the matter with a server that cannot be reached; an empty text is no guess."""
+    if isinstance(error, foreign.TimeoutError | TimeoutError):
+        return "; does its port speak TLS?" if options.tls else ""
+    cut = _behind(error, ConnectionError)
+    is_cut = "closed" in str(error) if cut is None else not isinstance(cut, ConnectionRefusedError)
+    if not is_cut or isinstance(error, _NO_MASTER) or _behind(error, ssl.SSLError):
+        return ""
+    if options.tls:
+        return "; it may refuse our certificate, or that we have none"
+    return "; if its port speaks TLS, write rediss://"
+
+
+def _trouble(error: BaseException) -> str:
     if (of_tls := _behind(error, ssl.SSLError)) is not None:
         return f"cannot be reached by TLS: {_reason_of_tls(of_tls)}"
     if isinstance(error, foreign.TimeoutError | TimeoutError):
-        return "does not answer by TLS: does its port speak it?" if tls else "does not answer"
+        return "does not answer"
     if (unknown := _behind(error, gaierror)) is not None:
         return f"cannot be reached: {unknown.strerror}"
     if (failure := _behind(error, OSError)) is not None and failure.errno:
         return f"cannot be reached: {os.strerror(failure.errno)}"
-    hint = "" if tls else "; where its port speaks TLS, write rediss://"
-    return f"cannot be reached: {_said(error).rstrip('.')}{hint if _was_closed(error) else ''}"
+    return f"cannot be reached: {_said(error).rstrip('.')}"
 
 
 def _no_master(said: str) -> str:
     # It goes on with each Sentinel that did not answer, as one would show it to a programmer.
-    if "AuthenticationError" in said:
+    if _UNKNOWN_TO_SENTINELS in said:
         return "cannot be asked: give its sentinel_username and sentinel_password"
     if " : " in said:
         return "cannot be reached, or knows no master that is well"
@@ -122,10 +150,6 @@ def _behind(error: BaseException, kind: type[E]) -> E | None:
     while found is not None and not isinstance(found, kind):
         found = found.__cause__ or found.__context__
     return found
-
-
-def _was_closed(error: BaseException) -> bool:
-    return "closed" in str(error)
 
 
 def _said(error: BaseException) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import anyio
 from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError
 
-from asyafw.exceptions import ConfigurationError
-from asyafw_redis._errors import FOREIGN, denies, translated
+from asyafw.exceptions import ConfigurationError, TransportUnavailable
+from asyafw_redis._errors import FOREIGN, advice, denies, translated
 from asyafw_redis._link import Link
 from asyafw_redis._options import Options
+from asyafw_redis._scripts import RIGHTS
 
-__all__ = ["check", "check_server", "read_info"]
+__all__ = ["check", "check_rights", "check_server", "read_info"]
 
 _OLDEST = (7, 0)
 _PAUSE_S = 0.1
@@ -23,22 +24,40 @@ async def check_server(link: Link, options: Options) -> None:
         TransportUnavailable: it cannot be reached, or is not ready.
         ConfigurationError: it refuses access, or could not keep what the transport promises.
     """
-    problem: BaseException = TimeoutError()
+    try:
+        await _wait(link, options)
+    except BaseException:
+        await link.close()
+        raise
+
+
+async def _wait(link: Link, options: Options) -> None:
+    problem: TransportUnavailable | None = TransportUnavailable(
+        f"{options} does not answer{advice(TimeoutError(), options)}"
+    )
     with anyio.move_on_after(options.timeout_s):
-        while True:
-            try:
-                await link.open()
-                check(await _info(link, options), options)
-            except FOREIGN as error:
-                if denies(error):
-                    raise ConfigurationError(str(translated(error, options))) from error
-                problem = error
-                # Behind the same name there may be another server next time.
-                await link.close()
-                await anyio.sleep(_PAUSE_S)
-            else:
-                return
-    raise translated(problem, options) from problem
+        while problem := await _problem(link, options):
+            # Behind the same name there may be another server next time.
+            await link.close()
+            await anyio.sleep(_PAUSE_S)
+    if problem is not None:
+        raise problem
+
+
+async def _problem(link: Link, options: Options) -> TransportUnavailable | None:
+    """Try once; give what may pass, and raise what will not."""
+    try:
+        await link.open()
+        check(await _info(link, options), options)
+    except FOREIGN as error:
+        is_lasting = denies(error)
+        failure = translated(error, options)
+        if is_lasting or not isinstance(failure, TransportUnavailable):
+            raise ConfigurationError(str(failure)) from error
+        problem = TransportUnavailable(f"{failure}{advice(error, options)}")
+        problem.__cause__ = error
+        return problem
+    return None
 
 
 async def _info(link: Link, options: Options) -> dict[str, str]:
@@ -51,6 +70,21 @@ async def _info(link: Link, options: Options) -> dict[str, str]:
             f"{options} does not tell whether it keeps messages: allow its user "
             "the command INFO, or give the option durability=relaxed"
         ) from error
+
+
+async def check_rights(link: Link, options: Options) -> None:
+    """Refuse to take messages for a user who may not do with them all that may be needed.
+
+    Otherwise a message could be taken, and neither handed on nor put back.
+
+    Raises:
+        NoPermissionError: with what it may not do.
+        FOREIGN: that cannot be found out.
+    """
+    await link.open()
+    if missing := await link.run(RIGHTS, options.prefix):
+        commands = b", ".join(missing).decode().lower()
+        raise NoPermissionError(f"no right to access keys by {commands}")
 
 
 def read_info(reply: bytes) -> dict[str, str]:

@@ -126,6 +126,8 @@ class Keeper:
                     )
                     failing = True
                     next_round = monotonic() + min(_PAUSE_S, self._round_s)
+                    # Behind the same name there may be another server by now.
+                    client.connection_pool.disconnect()
                 else:
                     failing = False
         finally:

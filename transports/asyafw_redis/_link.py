@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 import redis.asyncio as aio
@@ -51,6 +51,12 @@ class Links:
         """Make a client for a thread, with one connection of its own."""
         common = _common(self._options, Retry(NoBackoff(), 0))
         return _client(self._options, common, Redis, Sentinel)
+
+    async def close(self) -> None:
+        """Close what only told the way; links are closed by who has them."""
+        if self._options.service:
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
 class Link:
@@ -104,11 +110,10 @@ class Link:
             async with asyncio.timeout(self._timeout_s + wait_s):
                 await connection.send_packed_command(_pack(command), check_health=False)
                 reply = await connection.read_response(disable_decoding=True)
-        except ReadOnlyError:
+        except ResponseError as error:
             # What has become a replica tells so for ever; another connection may lead elsewhere.
-            await self.close()
-            raise
-        except ResponseError:
+            if isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED"):
+                await self.close()
             raise
         except BaseException:
             # A reply that comes later would be taken for that of another command.
@@ -121,13 +126,26 @@ class Link:
     async def run(self, script: Script, *arguments: Any) -> Any:
         """Run a script, which the server may have forgotten."""
         try:
-            return await self.call("EVALSHA", script.sha, 0, *arguments)
+            reply = await self.call("EVALSHA", script.sha, 0, *arguments)
         except NoScriptError:
-            return await self.call("EVAL", script.source, 0, *arguments)
+            reply = await self.call("EVAL", script.source, 0, *arguments)
+        if _is_of_replica(reply):
+            await self.close()  # as where it is the whole reply
+        return reply
 
     async def close(self) -> None:
         """Close the connection at once; a command that waits on it fails."""
+        if (writer := getattr(self._connection, "_writer", None)) is not None:
+            # Without the farewells of TLS, for which an event loop that ends would not wait.
+            writer.transport.abort()
         await self._connection.disconnect(nowait=True)
+
+
+def _is_of_replica(reply: Any) -> bool:
+    if not isinstance(reply, list):
+        return False
+    answers = cast("list[Any]", reply)  # type: ignore[redundant-cast]  # pyright knows less
+    return any(isinstance(each, bytes) and each.startswith(b"READONLY") for each in answers)
 
 
 def _client(options: Options, common: dict[str, Any], redis: Any, sentinel: Any) -> Any:
@@ -135,7 +153,10 @@ def _client(options: Options, common: dict[str, Any], redis: Any, sentinel: Any)
     made: list[Any]
     if options.service:
         login = {"username": options.sentinel_username, "password": options.sentinel_password}
-        asked = {**common, **login, "socket_timeout": options.timeout_s, "db": 0}
+        # So that there is time left for another one, where the first does not answer.
+        each_s = options.timeout_s / (len(options.addresses) + 1)
+        times = {"socket_timeout": each_s, "socket_connect_timeout": each_s}
+        asked = {**common, **login, **times, "db": 0}
         addresses = [(each.host, each.port) for each in options.addresses]
         sentinels = sentinel(addresses, sentinel_kwargs=asked, **common)
         made = [sentinels.master_for(options.service), *sentinels.sentinels]

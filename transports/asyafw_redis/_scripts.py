@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "LIMITS", "STREAMS", "Script"]
+__all__ = ["COMMIT", "KEEP", "LAG", "LEAVE", "LIMITS", "RIGHTS", "STREAMS", "Script"]
 
 STREAMS: Final = ("queue", "again", "alone")
 """A queue's streams: what is new, what came back, and what was left unsettled twice."""
@@ -30,3 +30,4 @@ KEEP: Final = _load("keep")
 LAG: Final = _load("lag")
 LEAVE: Final = _load("leave")
 LIMITS: Final = _load("limits")
+RIGHTS: Final = _load("rights")

@@ -19,7 +19,7 @@ from asyafw.transport import Lag, Out
 from asyafw_redis._commits import Commits
 from asyafw_redis._consumer import Consumer, Shared
 from asyafw_redis._errors import FOREIGN, translated
-from asyafw_redis._gate import check_server
+from asyafw_redis._gate import check_rights, check_server
 from asyafw_redis._keeper import Keeper
 from asyafw_redis._limits import RedisCoordinator
 from asyafw_redis._link import Link, Links
@@ -145,6 +145,7 @@ class RedisTransport:
         link = self._links.link()
         consumer = Consumer(queue, name, link, self._shared)
         try:
+            await check_rights(link, self._options)
             await consumer.open()
         except FOREIGN as error:
             await link.close()
