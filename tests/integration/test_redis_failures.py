@@ -480,6 +480,62 @@ async def test_the_age_is_that_of_the_oldest_that_came_back(opened: Callable[...
         assert lag.oldest_s >= 0.5
 
 
+async def test_a_suspect_waits_for_nobody_who_does_not_receive(opened: Callable[..., Any]) -> None:
+    async with opened() as transport:
+        for queue in ("one", "two"):
+            await transport.emit(*messages(2, queue))
+            for _ in range(2):
+                async with transport.consume(queue) as consumer:
+                    await take(consumer, 2)
+
+        async with transport.consume("one") as first, transport.consume("two"):
+            for _ in range(2):
+                (delivery,) = await take(first)
+                assert await delivery.settle()
+
+
+async def test_joins_of_queues_whose_names_have_colons_keep_apart(
+    opened: Callable[..., Any],
+) -> None:
+    async with opened() as transport:
+        await transport.emit(Part("a", "b:x", 0, 3, b"0", 0.2), Part("a:b", "x", 0, 2, b"1", 0.2))
+
+        for queue, parts in (("a", (b"0", None, None)), ("a:b", (b"1", None))):
+            async with transport.consume(queue) as consumer:
+                (delivery,) = await take(consumer)
+                assert delivery.parts == parts
+
+
+async def test_a_join_that_was_deleted_holds_up_nothing(
+    shared: RedisServer, opened: Callable[..., Any], prefix: str
+) -> None:
+    async with opened() as transport, transport.consume("queue") as consumer:
+        await transport.emit(Part("queue", "join", 0, 2, b"0", 0.2))
+        shared.client().delete(f"{prefix}:join:5:queue:join")
+        await transport.emit(Send("queue", Message(b"later"), delay_s=0.3))
+
+        assert bodies(await take(consumer)) == [b"later"]
+
+
+async def test_a_queue_is_opened_though_redis_is_away_for_a_moment(
+    own: RedisServer, opened: Callable[..., Any]
+) -> None:
+    async with opened(own) as transport:
+        own.kill()
+
+        async with anyio.create_task_group() as tasks:
+
+            async def consume() -> None:
+                async with transport.consume("queue"):
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(consume)
+            await anyio.wait_all_tasks_blocked()
+            own.start()
+            with anyio.fail_after(PATIENCE_S):
+                await anyio.sleep_forever()
+
+
 async def test_endless_delays_are_long_ones(opened: Callable[..., Any]) -> None:
     async with opened() as transport:
         await transport.emit(Send("queue", Message(b"0"), delay_s=float("inf")))

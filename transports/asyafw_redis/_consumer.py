@@ -301,6 +301,11 @@ class Consumer:
         if was_alone:
             self.take_another()
 
+    @property
+    def wants_alone(self) -> bool:
+        """Whether there is something to be taken alone, and somebody who waits for a message."""
+        return self.alone_waits and bool(self._waiters)
+
     def take_another(self) -> None:
         """Be told that what was taken alone is not in hand any more."""
         if not self.alone:

@@ -119,19 +119,22 @@ class Keeper:
                         self._keep(client, self._everything())
                     elif steps := self._what_is_due(at):
                         self._keep(client, steps)
-                except FOREIGN as error:
-                    problem = translated(error, self._options)
-                    (_logger.debug if failing else _logger.warning)(
-                        "leases are at risk: %s", problem
-                    )
+                    failing = False
+                except Exception as error:  # noqa: BLE001 — without this thread all leases are lost
+                    self._tell(error, failing=failing)
                     failing = True
                     next_round = monotonic() + min(_PAUSE_S, self._round_s)
                     # Behind the same name there may be another server by now.
                     client.connection_pool.disconnect()
-                else:
-                    failing = False
         finally:
             client.close()
+
+    def _tell(self, error: Exception, *, failing: bool) -> None:
+        if isinstance(error, FOREIGN):
+            level = logging.DEBUG if failing else logging.WARNING
+            _logger.log(level, "leases are at risk: %s", translated(error, self._options))
+        else:
+            _logger.error("leases are at risk", exc_info=error)
 
     def _rest(self, next_round: float) -> float | None:
         """Wait until there is something to do, and give the time; None when it is over."""
@@ -172,7 +175,7 @@ class Keeper:
             return
         try:
             answers = _run_script(client, KEEP, self._options.prefix, *self._arguments(rounds))
-        except FOREIGN:
+        except Exception:
             for each in rounds:
                 self.arm(each.queue, _PAUSE_S)
             raise

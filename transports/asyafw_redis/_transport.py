@@ -6,12 +6,14 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import count
+from time import monotonic
 from typing import Self
 from uuid import uuid4
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
+from redis.exceptions import ResponseError
 
 from asyafw.coordination import Coordinator
 from asyafw.exceptions import ConfigurationError, TransportClosed
@@ -29,6 +31,8 @@ from asyafw_redis._tail import Tail
 from asyafw_redis._turn import Turn
 
 __all__ = ["RedisTransport"]
+
+_PAUSE_S = 0.1
 
 _logger = logging.getLogger("asyafw.redis")
 
@@ -144,12 +148,7 @@ class RedisTransport:
         name = f"{self._name}-{next(self._numbers)}"
         link = self._links.link()
         consumer = Consumer(queue, name, link, self._shared)
-        try:
-            await check_rights(link, self._options)
-            await consumer.open()
-        except FOREIGN as error:
-            await link.close()
-            raise translated(error, self._options) from error
+        await self._open(consumer, link)
         self._consumers[consumer] = None
         self._keeper.add(consumer)
         tasks.start_soon(self._read, consumer, link, name=f"redis reader of {queue}")
@@ -158,6 +157,25 @@ class RedisTransport:
         finally:
             with CancelScope(shield=True):
                 await self._close(consumer)
+
+    async def _open(self, consumer: Consumer, link: Link) -> None:
+        """Open a consumer; while the server cannot be reached, wait for it for a while."""
+        latest = monotonic() + self._options.timeout_s
+        while True:
+            try:
+                await check_rights(link, self._options)
+                await consumer.open()
+            except FOREIGN as error:
+                await link.close()
+                failure = translated(error, self._options)
+                if isinstance(error, ResponseError) or monotonic() >= latest:
+                    raise failure from error
+                await anyio.sleep(_PAUSE_S)
+            except BaseException:
+                await link.close()
+                raise
+            else:
+                return
 
     async def _read(self, consumer: Consumer, link: Link) -> None:
         with CancelScope(shield=True):

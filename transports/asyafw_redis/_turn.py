@@ -9,7 +9,10 @@ __all__ = ["Suspecting", "Turn"]
 class Suspecting(Protocol):
     """A consumer, as far as it has to do with what may kill its worker."""
 
-    alone_waits: bool
+    @property
+    def wants_alone(self) -> bool:
+        """Whether there is something for it to take alone, and somebody who waits for that."""
+        ...
 
     def look(self) -> None:
         """Look again for what is to be taken."""
@@ -34,12 +37,12 @@ class Turn:
         return self._holder is consumer
 
     def _others_wait(self, consumer: Suspecting) -> bool:
-        return any(each.alone_waits for each in self._consumers if each is not consumer)
+        return any(each.wants_alone for each in self._consumers if each is not consumer)
 
     def pass_on(self, consumer: Suspecting) -> None:
         """Let others have their turn, unless it is theirs already."""
         if self._holder is consumer:
             self._holder, self._last = None, consumer
             for each in self._consumers:
-                if each.alone_waits:
+                if each.wants_alone:
                     each.look()

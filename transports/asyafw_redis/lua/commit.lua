@@ -13,10 +13,6 @@
 local retention_ms = argument()
 local oldest = string.format('%.0f', now_ms - retention_ms)
 
-local function join_key(first)
-  return key('join', ARGV[first] .. ':' .. ARGV[first + 1])
-end
-
 -- What each letter means: how many arguments follow it, and what to do with them from the first on.
 local EMITS = {
   -- a message without a key: queue, body
@@ -38,7 +34,7 @@ local EMITS = {
   -- a part of a join: queue, join, index, total, body, time-out in ms
   p = {6, function(first)
     local queue, join, index, total, body, timeout_ms = unpack(ARGV, first, first + 5)
-    local hash = join_key(first)
+    local hash = join_key(queue, join)
     local known = redis.call('HMGET', hash, 'delivered', index)
     if known[1] or known[2] then
       return
@@ -68,7 +64,7 @@ end
 
 local function misfit(n, letter, first)
   if letter == 'p' then
-    local total = redis.call('HGET', join_key(first), 'total')
+    local total = redis.call('HGET', join_key(ARGV[first], ARGV[first + 1]), 'total')
     if total and total ~= ARGV[first + 3] then
       return {n, tonumber(total)}
     end

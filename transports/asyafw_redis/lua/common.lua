@@ -7,7 +7,8 @@
 --                        a process takes one at a time, lest the others be blamed,
 --   PREFIX:delayed:NAME  a sorted set of what is to come, by its time in ms,
 --   PREFIX:joins:NAME    a sorted set of joins that wait for parts, by the time when they give up,
---   PREFIX:join:NAME:JOIN  the parts of a join, or the mark that it was delivered,
+--   PREFIX:join:SIZE:NAME:JOIN  the parts of a join, or the mark that it was delivered; the size of
+--                        the name keeps names apart that have colons,
 -- and a log in the stream PREFIX:log:NAME.
 --
 -- An entry of a queue's streams is delivered once, to one consumer, which owns it until it is
@@ -80,11 +81,19 @@ local function take_away(stream, id)
   return found and found[2]
 end
 
+local function join_key(queue, join)
+  return key('join', #queue .. ':' .. queue .. ':' .. join)
+end
+
 -- Deliver a join: its parts in order, each with its length in front; what is missing has none.
 local function deliver_join(queue, join)
-  local hash = key('join', queue .. ':' .. join)
+  local hash = join_key(queue, join)
   local about = redis.call('HMGET', hash, 'total', 'forget')
   local total, parts = tonumber(about[1]), {}
+  redis.call('ZREM', key('joins', queue), join)
+  if not total then
+    return -- somebody deleted it
+  end
   for first = 0, total - 1, BURST do
     local indexes = {}
     for index = first, math.min(first + BURST, total) - 1 do
@@ -95,7 +104,6 @@ local function deliver_join(queue, join)
     end
   end
   redis.call('XADD', key('queue', queue), '*', 'k', join, 'p', table.concat(parts))
-  redis.call('ZREM', key('joins', queue), join)
   redis.call('DEL', hash)
   redis.call('HSET', hash, 'total', total, 'delivered', 1)
   redis.call('PEXPIREAT', hash, about[2])
