@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import READABLE, ROOT, RUNNABLE, Block, Reader, blocks, pages
+from tests.servers.redis import require
 
 # Each has its reason beside it; a new one has to be worth a line here.
 NOT_RUN = {"README.md": 3, "docs/contributing.md": 1}
@@ -18,6 +19,8 @@ def every_block() -> list[Block]:
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "$ redis-server" in page.read_text():
+        require("redis-server")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 

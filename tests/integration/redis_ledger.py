@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from asyafw_redis._consumer import Delivery
+from asyafw_redis._delivery import Delivery
 from msgspec import Struct
 
 from asyafw.transport import Message, Out

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import Any, Final, Literal, TypeAlias
 
 import anyio
@@ -39,7 +40,7 @@ class Pending(Struct):
     """What Redis says that a consumer owns, untouched for `idle_s` seconds."""
 
     message: Message
-    parts: Sequence[bytes | None] | None
+    parts: tuple[bytes | None, ...] | None
     idle_s: float
 
 
@@ -103,7 +104,8 @@ class Subscriber:
 
     def is_blocked(self, raw: redis.Redis) -> bool:
         """Tell whether it waits for new messages, as far as Redis knows."""
-        clients: Any = raw.client_list(client_id=[self.consumer._client_id])
+        own: Any = self.consumer._client_id
+        clients: Any = raw.client_list(client_id=[own])
         return any("b" in client["flags"] for client in clients)
 
     def pending(self, raw: redis.Redis) -> list[Pending]:
@@ -201,9 +203,9 @@ class Peer:
 
     def commit(
         self, trouble: Trouble, *steps: Callable[[], Awaitable[bool | None]]
-    ) -> list[bool | None | Exception]:
+    ) -> list[bool | Exception | None]:
         """Settle, release and emit in one batch, whose command has trouble."""
-        results: list[bool | None | Exception] = [None] * len(steps)
+        results: list[bool | Exception | None] = [None] * len(steps)
 
         async def run(n: int) -> None:
             try:
@@ -269,7 +271,7 @@ class Peer:
         return entry, number
 
     def keep(self) -> list[tuple[str, int]]:
-        """Look after all queues, as the keeper's thread does; tell which, with how many consumers."""
+        """Look after all queues, as the keeper's thread does; tell which, and of how many."""
         rounds = self.keeper._everything()
         try:
             self.keeper._keep(self._keeping, rounds)
@@ -293,8 +295,9 @@ class Peer:
         """Cut all connections, and wait until the server knows."""
         self.is_shaken = True
         cut = self._portal.call(self._cut)
+        latest = monotonic() + PATIENCE_S
         while any(int(each["addr"].rpartition(":")[2]) in cut for each in raw.client_list()):
-            pass
+            assert monotonic() < latest, "Redis does not see that its clients have gone"
 
     def _cut(self) -> set[int]:
         ports: set[int] = set()
@@ -324,7 +327,7 @@ class Peer:
             return
         self.is_shaken = True
         if trouble == "reply lost":
-            for script in (_commits.COMMIT, _consumer.LEAVE):
+            for script in (vars(_commits)["COMMIT"], vars(_consumer)["LEAVE"]):
                 # The reply that is lost is not that the script is unknown.
                 await link.call("SCRIPT", "LOAD", script.source)
             connection.lose_reply()

@@ -99,7 +99,9 @@ async def test_a_server_that_loses_messages_is_refused(program: str) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_a_cluster_is_refused(program: str) -> None:
-    with redis_server(*DURABLE, "--cluster-enabled", "yes", program=program) as server:
+    # The port that members use among themselves is not one that is free by chance.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with redis_server(*DURABLE, *options, program=program) as server:
         assert "is a Cluster" in await refusal(server.url)
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -87,11 +87,13 @@ class RedisServer:
 
     def stop(self) -> None:
         """End the process in good order."""
-        if self._process is not None:
-            os.kill(self.pid, signal.SIGCONT)
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        while process is not None and process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            # Again and again: a replica that still writes its first file takes no notice.
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
 
 
 @contextmanager

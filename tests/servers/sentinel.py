@@ -1,7 +1,7 @@
 """A master with a replica, and a Sentinel that replaces the one with the other."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,7 +77,7 @@ class Watched(Struct):
 @contextmanager
 def sentinel_server(
     master_port: int, *lines: str, program: str = "redis-server"
-) -> Iterator[SentinelServer]:
+) -> Generator[SentinelServer]:
     """Run a Sentinel of a master, with these lines in its configuration."""
     with TemporaryDirectory(prefix="asyafw-sentinel-") as folder:
         sentinel = SentinelServer(program, Path(folder), master_port, lines)
@@ -89,7 +89,7 @@ def sentinel_server(
 
 
 @contextmanager
-def watched(program: str = "redis-server") -> Iterator[Watched]:
+def watched(program: str = "redis-server") -> Generator[Watched]:
     """Run a master, a replica that is up to date, and a Sentinel that knows both."""
     soon = ("--repl-diskless-sync-delay", "0")
     with redis_server(*DURABLE, *soon, program=program) as master:

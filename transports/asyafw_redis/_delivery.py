@@ -1,7 +1,6 @@
 """A message in hand."""
 
 import struct
-from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -36,7 +35,7 @@ class Delivery(Struct, eq=False):
     """
 
     message: Message
-    parts: Sequence[bytes | None] | None
+    parts: Parts | None
     attempt: int
     stream: str
     entry: bytes
