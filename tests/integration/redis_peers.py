@@ -105,7 +105,7 @@ class Subscriber:
     def is_blocked(self, raw: redis.Redis) -> bool:
         """Tell whether it waits for new messages, as far as Redis knows."""
         own: Any = self.consumer._client_id
-        clients: Any = raw.client_list(client_id=[own])
+        clients = _clients(raw, client_id=[own])
         return any("b" in client["flags"] for client in clients)
 
     def pending(self, raw: redis.Redis) -> list[Pending]:
@@ -192,14 +192,13 @@ class Peer:
 
     def call(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Call something that takes no time, once more if that was in vain after a `cut`."""
-        for _ in range(3):
+        for _ in range(2):
             try:
                 return self._portal.call(self._bounded, function, *arguments)
-            except TransportUnavailable as error:
+            except TransportUnavailable:
                 if not self.is_shaken:
                     raise
-                failure = error
-        raise failure
+        return self._portal.call(self._bounded, function, *arguments)
 
     def commit(
         self, trouble: Trouble, *steps: Callable[[], Awaitable[bool | None]]
@@ -296,7 +295,7 @@ class Peer:
         self.is_shaken = True
         cut = self._portal.call(self._cut)
         latest = monotonic() + PATIENCE_S
-        while any(int(each["addr"].rpartition(":")[2]) in cut for each in raw.client_list()):
+        while any(int(each["addr"].rpartition(":")[2]) in cut for each in _clients(raw)):
             assert monotonic() < latest, "Redis does not see that its clients have gone"
 
     def _cut(self) -> set[int]:
@@ -364,3 +363,9 @@ def _parts(joined: bytes) -> tuple[bytes | None, ...]:
         parts.append(None if size < 0 else joined[4 : 4 + size])
         joined = joined[4 + max(size, 0) :]
     return tuple(parts)
+
+
+def _clients(raw: Any, **options: Any) -> list[dict[str, str]]:
+    """Tell who is connected; the client's own types do not say so."""
+    found: list[dict[str, str]] = raw.client_list(**options)
+    return found

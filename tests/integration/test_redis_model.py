@@ -73,7 +73,8 @@ picks = st.integers(0, 999)
 limits = st.integers(1, 3)
 booleans = st.booleans()
 checkpoints = st.integers(0, 8)
-troubles: st.SearchStrategy[Trouble] = st.sampled_from([None] * 6 + ["request lost", "reply lost"])
+TROUBLES: list[Trouble] = [*([None] * 6), "request lost", "reply lost"]
+troubles = st.sampled_from(TROUBLES)
 
 # Time passes for all that Redis keeps of one prefix.
 ADVANCE = """
