@@ -117,5 +117,5 @@ def _settings(broker: Broker, request: Request, url: str, folder: Path) -> Setti
         most_open=request.most_open,
         kill_every_s=request.kill_every_s,
         slow=request.slow,
-        slow_s=1.25 * broker.lease_s,
+        slow_s=1.5 * broker.lease_s,
     )
