@@ -19,13 +19,14 @@ class Lease(Struct, eq=False):
     """That a subscriber owns a message, as of `since`.
 
     It knows of it, and refreshes the lease, unless the reply was lost in which the message came;
-    it has given it to who receives, or not yet.
+    it has given it to who receives, or not yet; it may be dead.
     """
 
     owner: Subscriber
     since: float
     is_known: bool = True
     is_seen: bool = False
+    is_dead: bool = False
 
 
 class Hand(Struct, eq=False):
@@ -57,7 +58,7 @@ class Ledger:
 
     def owns(self, hand: Hand) -> bool:
         """Tell whether it can still be settled: who has died does not."""
-        return self._owned.get(hand.item) is hand.lease and hand.lease.is_known
+        return self._owned.get(hand.item) is hand.lease and not hand.lease.is_dead
 
     def owned_by(self, subscriber: Subscriber) -> list[tuple[Item, Lease]]:
         return [(item, lease) for item, lease in self._owned.items() if lease.owner is subscriber]
@@ -123,7 +124,7 @@ class Ledger:
         now = self.model.now
         for subscriber in subscribers:
             for _, lease in self.owned_by(subscriber):
-                if lease.is_known:
+                if lease.is_known and not lease.is_dead:
                     lease.since = now
         for item, lease in tuple(self._owned.items()):
             if item.queue in queues and now - lease.since >= self._lease_s:
@@ -138,7 +139,7 @@ class Ledger:
     def die(self, subscriber: Subscriber) -> None:
         """Note that a consumer is gone, with what it had."""
         for _, lease in self.owned_by(subscriber):
-            lease.is_known = False
+            lease.is_dead = True
 
     def compare(self, subscriber: Subscriber, pending: Iterable[Pending], unit_s: float) -> None:
         """Learn from Redis what a consumer owns, some of which it may have without knowing."""
@@ -150,7 +151,8 @@ class Ledger:
             assert since in {lease.since, self.model.now}
             lease.since = since
             left.discard(item)
-        assert not left, f"{left} were lost"
+        for item in left:
+            self._hand_back(item)
 
     def _find(
         self, subscriber: Subscriber, message: Message, parts: Parts, *, is_known: bool
@@ -166,7 +168,18 @@ class Ledger:
                     self._in_order.remove(item)
                     self._taken.append(item)
                 return item, lease
+        for item, lease in self._owned.items():
+            if (item.queue, item.message, item.parts) == (subscriber.queue, message, parts):
+                self._hand_back(item)
+                return self._find(subscriber, message, parts, is_known=is_known)
         raise AssertionError(f"{message} is delivered unexpectedly")
+
+    def _hand_back(self, item: Item) -> None:
+        """Note that an owner did not want what it found that it has."""
+        lease = self._owned[item]
+        assert not lease.is_known, f"{item.message} is lost"
+        assert not lease.is_dead, f"{item.message} is lost"
+        self._put_back(item, item.attempts)
 
     def _put_back(self, item: Item, attempts: int) -> None:
         del self._owned[item]

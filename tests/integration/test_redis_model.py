@@ -187,6 +187,7 @@ class RedisAgainstModel(RuleBasedStateMachine):
     def settle_down(self) -> None:
         """Wait until those who receive have got what there is, and note it."""
         self.service.portal.call(self._settle_down)
+        self.compare_owners()
         self.ledger.check_order()
 
     async def _settle_down(self) -> None:
@@ -431,7 +432,10 @@ class RedisAgainstModel(RuleBasedStateMachine):
     def bury(self, subscriber: Subscriber, *, is_certain: bool) -> None:
         """Note what has become of a consumer that was closed, or crashed for certain."""
         for call in subscriber.calls:
-            assert isinstance(call.error, TransportClosed)
+            # It may have got what a consumer that was closed before it had put back.
+            assert call.deliveries or isinstance(call.error, TransportClosed)
+            for delivery in call.deliveries:
+                self.ledger.see(subscriber, delivery)
         pending = subscriber.pending(self.raw)
         if pending or is_certain:
             assert subscriber.peer.is_shaken or is_certain

@@ -4,7 +4,7 @@
 |---|---|
 | `versions` | prints the versions of the packages it stands on; fails where one is missing |
 | `send JOB` | sends the messages of the job |
-| `serve JOB` | serves the steps of the job until it is killed, and tells of itself |
+| `serve JOB` | once it reads a line, serves the steps of the job, and tells of itself |
 """
 
 import asyncio
@@ -35,7 +35,11 @@ def main(packages: list[str], send: Send, serve: Serve) -> None:
         sys.stdout.write(json.encode(versions).decode() + "\n")
         return
     job = json.decode(arguments[0], type=Job)
-    uvloop.run(_awaited(send(job) if command == "send" else serve(job, Meter(job))))
+    if command == "send":
+        uvloop.run(_awaited(send(job)))
+    else:
+        sys.stdin.readline()
+        uvloop.run(_awaited(serve(job, Meter(job))))
 
 
 async def _awaited(result: Awaitable[None]) -> None:

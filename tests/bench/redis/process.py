@@ -5,7 +5,7 @@ import select
 import subprocess
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, TypeVar
@@ -55,11 +55,13 @@ class Contestant(Struct, frozen=True):
 
     @contextmanager
     def serve(self, python: str, job: Job) -> Generator["Serving"]:
-        """Run a worker, and kill it in the end."""
+        """Make a worker ready, and kill it in the end."""
         with TemporaryFile() as errors:
             command = self._command(python, "serve", job)
             stderr = None if job.is_profiled else errors
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=_ROOT)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=_ROOT
+            )
             try:
                 yield Serving(self.name, process, errors)
             finally:
@@ -103,15 +105,23 @@ CONTESTANTS: Final = (
 
 
 class Serving:
-    """A worker that runs."""
+    """A worker, which has imported what it needs and waits for `start`."""
 
     def __init__(self, name: str, process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> None:
+        assert process.stdin is not None
         assert process.stdout is not None
         self._name = name
         self._process = process
         self._errors = errors
+        self._stdin = process.stdin.fileno()
         self._stdout = process.stdout.fileno()
         self._buffer = b""
+
+    def start(self) -> None:
+        """Let it serve."""
+        # Its end, if that was before this, is told of by `wait_for`.
+        with suppress(BrokenPipeError):
+            os.write(self._stdin, b"\n")
 
     def wait_for(self, kind: type[E]) -> E:
         """Wait until the worker tells of something, skipping what it tells before.

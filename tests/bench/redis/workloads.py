@@ -92,9 +92,10 @@ def _preloaded(name: str, run: Run, steps: tuple[str, ...]) -> Figures:
 def _once_preloaded(run: Run, job: Job) -> tuple[dict[str, float], float]:
     run.server.clear()
     empty = run.server.stand()
-    run.contestant.send(run.python, job)
-    queued_bytes = run.server.stand().memory_bytes - empty.memory_bytes
     with run.contestant.serve(run.python, job) as serving:
+        run.contestant.send(run.python, job)
+        queued_bytes = run.server.stand().memory_bytes - empty.memory_bytes
+        serving.start()
         serving.wait_for(Begun)
         before = run.server.stand()
         done = serving.wait_for(Done)
@@ -132,6 +133,7 @@ def _latency(run: Run) -> Figures:
     job = run.job(("only",), round(4 * run.target_s / _EVERY_S), every_s=_EVERY_S)
     run.server.clear()
     with run.contestant.serve(run.python, job) as serving:
+        serving.start()
         serving.wait_for(Ready)
         time.sleep(_SETTLED_S / 4)
         run.contestant.send(run.python, job)
@@ -155,6 +157,7 @@ def _commands_per_s(run: Run, steps: tuple[str, ...]) -> Figures:
         server = Server(started)
         job = replace(run.job(steps), url=server.url)
         with run.contestant.serve(run.python, job) as serving:
+            serving.start()
             serving.wait_for(Ready)
             time.sleep(_SETTLED_S)
             before, began_s = server.stand(), time.perf_counter()
