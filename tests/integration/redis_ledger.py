@@ -168,7 +168,7 @@ class Ledger:
                     self._in_order.remove(item)
                     self._taken.append(item)
                 return item, lease
-        for item, _ in self._owned.items():
+        for item in self._owned:
             if (item.queue, item.message, item.parts) == (subscriber.queue, message, parts):
                 self._hand_back(item)
                 return self._find(subscriber, message, parts, is_known=is_known)
