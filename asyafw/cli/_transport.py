@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from asyafw._connect import open_transport
 from asyafw.cli._errors import say
@@ -32,7 +31,7 @@ def on_transport(url: str, act: Callable[[Transport], Awaitable[T]]) -> T:
 
 def is_memory(url: str) -> bool:
     """Tell whether a URL means queues of this very process."""
-    return urlsplit(url).scheme == "memory"
+    return url.partition("://")[0].lower() == "memory"
 
 
 def hint_at_memory(url: str) -> None:

@@ -1,6 +1,7 @@
 """The model of a queue service, and with it which consumer of a Redis owns which message."""
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 
 from asyafw_redis._delivery import Delivery
@@ -48,6 +49,7 @@ class Ledger:
         self.hands: list[Hand] = []
         self._lease_s = lease_s
         self._owned: dict[Item, Lease] = {}
+        self._put_at: dict[Item, float] = {}
         # What a consumer has for who receives next, and which attempt that will be.
         self._ready: dict[Delivery, tuple[Item, Lease, int]] = {}
         # What was put straight on its queue and has never left it: it is taken in order.
@@ -67,6 +69,17 @@ class Ledger:
         before = len(self.model.waiting)
         self.model.emit(outs)
         self._in_order.update(self.model.waiting[before:])
+        self._note_time()
+
+    def move(self, queue: str) -> None:
+        """Note that what is due was put on its queue."""
+        self.model.move(queue)
+        self._note_time()
+
+    def age_s(self, queue: str, now: float) -> float | None:
+        """Tell how long the oldest message has been waiting by the real time, at least."""
+        ages = [now - self._put_at[item] for item in self.model.waiting_on(queue)]
+        return max(ages, default=None)
 
     def settle(self, hand: Hand, outs: Sequence[Out]) -> None:
         self.model.held.remove(hand.item)
@@ -153,6 +166,10 @@ class Ledger:
             left.discard(item)
         for item in left:
             self._hand_back(item)
+
+    def _note_time(self) -> None:
+        for item in self.model.waiting:
+            self._put_at.setdefault(item, time.time())
 
     def _find(
         self, subscriber: Subscriber, message: Message, parts: Parts, *, is_known: bool

@@ -30,6 +30,8 @@ PATIENCE_S: Final = 5.0
 # Long enough for a request to have left, and for a reply not to be here.
 _CHECKPOINTS = 20
 _NEVER_S = 1e6
+_MOST_ROUNDS = 100
+_START = {b"0-0", "0-0"}
 _GROUP = "asyafw"
 
 Trouble: TypeAlias = Literal["request lost", "reply lost"] | None
@@ -269,26 +271,35 @@ class Peer:
         entry: Entry = self.call(tail.__anext__)
         return entry, number
 
-    def keep(self) -> list[tuple[str, int]]:
-        """Look after all queues, as the keeper's thread does; tell which, and of how many."""
-        rounds = self.keeper._everything()
-        try:
-            self.keeper._keep(self._keeping, rounds)
-        except redis.ConnectionError:
-            if not self.is_shaken:
-                raise
-            return self.keep()
-        return [(each.queue, len(each.consumers)) for each in rounds]
+    def keep(self) -> dict[str, int]:
+        """Look after all queues, as the keeper's thread does; tell which, and of how many consumers.
 
-    def keep_unheard(self, raw: redis.Redis, script: str) -> list[tuple[str, int]]:
+        It goes on until its sweeps have come to the end, as the rounds of the thread would.
+        """
+        kept: dict[str, int] = {}
+        for _ in range(_MOST_ROUNDS):
+            rounds = self.keeper._everything()
+            try:
+                self.keeper._keep(self._keeping, rounds)
+            except redis.ConnectionError:
+                if not self.is_shaken:
+                    raise
+                continue
+            kept |= {each.queue: len(each.consumers) for each in rounds}
+            if all(set(cursors) <= _START for cursors in self.keeper._consumers.values()):
+                return kept
+        raise AssertionError("a sweep comes to an end")
+
+    def keep_unheard(self, raw: redis.Redis, script: str) -> dict[str, int]:
         """As `keep`, but of what the server answers nothing is ever known."""
         rounds = self.keeper._everything()
-        if rounds:
+        answers: Any = [(0, (), (), 1)] if rounds else ()
+        while any(swept for _, _, _, swept, *_ in answers):
             arguments = self.keeper._arguments(rounds)
-            raw.eval(script, 0, self.transport._options.prefix, *arguments)
+            answers = raw.eval(script, 0, self.transport._options.prefix, *arguments)
         for each in rounds:
             self.keeper.arm(each.queue, _NEVER_S)
-        return [(each.queue, len(each.consumers)) for each in rounds]
+        return {each.queue: len(each.consumers) for each in rounds}
 
     def cut(self, raw: redis.Redis) -> None:
         """Cut all connections, and wait until the server knows."""

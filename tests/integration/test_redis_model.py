@@ -1,19 +1,24 @@
 """The Redis transport against a model, with lost replies, lost leases and lost processes."""
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from hashlib import sha1
 from itertools import count
+from types import ModuleType
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from asyafw_redis import _keeper
-from hypothesis import HealthCheck, settings
+from asyafw_redis import _commits, _consumer, _keeper, _transport
+from asyafw_redis._scripts import Script
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -37,8 +42,8 @@ T = TypeVar("T")
 # A unit of time is so long that what really passes is nothing beside it.
 UNIT_S = 1000
 LEASE, DELAY, TIMEOUT, FORGOTTEN = 2, 3, 4, 60 / UNIT_S
-QUEUES = ("a", "b")
-JOINS = {"x": 2, "y:z": 3, "one": 1}
+QUEUES = ("a", "a:b")
+JOINS = {"x": 2, "b:x": 3, "one": 1}
 LOGS = ("l", "m")
 MOST_SUBSCRIBERS = 5
 MOST_ROUNDS = 100
@@ -167,7 +172,7 @@ class RedisAgainstModel(RuleBasedStateMachine):
     def begin(self, is_measured_always: bool) -> None:  # noqa: FBT001 — Hypothesis calls it
         self.is_measured_always = is_measured_always
         self.peers = [self.open(0), self.open(1)]
-        for slot, queue in ((0, "a"), (0, "b"), (1, "a")):
+        for slot, queue in ((0, "a"), (0, "a:b"), (1, "a")):
             self.peers[slot].subscribe(queue)
 
     def teardown(self) -> None:
@@ -368,21 +373,35 @@ class RedisAgainstModel(RuleBasedStateMachine):
         self.pass_time(LEASE)
         self.keep(pick, is_heard=True)
 
-    def kept_by(self, peer: Peer, kept: Sequence[tuple[str, int]]) -> None:
+    def kept_by(self, peer: Peer, kept: Mapping[str, int]) -> None:
         """Note that a peer has looked after queues, with so many consumers each."""
-        self.ledger.keep(peer.subscribers, [queue for queue, consumers in kept if consumers])
-        for queue, _ in kept:
-            self.model.move(queue)
+        self.ledger.keep(peer.subscribers, [queue for queue in kept if kept[queue]])
+        for queue in kept:
+            self.wait_until_moved(queue)
+            self.ledger.move(queue)
         self.settle_down()
+
+    def wait_until_moved(self, queue: str) -> None:
+        """What is due is moved in bursts, the next of which a thread begins at once."""
+        latest = time.monotonic() + PATIENCE_S
+        sets = [f"{self.prefix}:{kind}:{queue}" for kind in ("delayed", "joins")]
+        while any(self.raw.zcount(key, "-inf", time.time() * 1000 - 1) for key in sets):
+            assert time.monotonic() < latest
 
     def measure(self, queue: str) -> None:
         if self.model.is_due(queue):
             self.move(queue)
 
+        age_s = self.ledger.age_s(queue, time.time())
         lag, expected = self.peers[0].lag(queue), self.model.lag(queue)
 
-        assert (lag.oldest_s is None) == (expected.oldest_s is None)
         assert replace(lag, oldest_s=None) == replace(expected, oldest_s=None)
+        if age_s is None:
+            assert lag.oldest_s is None
+        else:
+            # Redis has whole milliseconds.
+            assert lag.oldest_s is not None
+            assert lag.oldest_s > age_s - 0.002
 
     @invariant()
     def lag_is_always_the_same(self) -> None:
@@ -393,7 +412,7 @@ class RedisAgainstModel(RuleBasedStateMachine):
     def move(self, queue: str) -> None:
         """Let Redis put what is due on its queue, as it does before it measures."""
         self.peers[0].lag(queue)
-        self.model.move(queue)
+        self.ledger.move(queue)
         self.settle_down()
 
     def read_log(self, pick: int, log: str) -> None:
@@ -527,6 +546,54 @@ SETTINGS = settings(
 )
 
 
-def test_redis_does_as_the_model_does(service: Service) -> None:
+def changed(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """Change the scripts."""
+    sources: list[tuple[ModuleType, str]]
+    sources = [(_commits, "COMMIT"), (_keeper, "KEEP"), (_consumer, "LEAVE"), (_transport, "LAG")]
+    found = False
+    for module, name in sources:
+        source = vars(module)[name].source
+        found = found or old in source
+        other = source.replace(old, new)
+        script = Script(other, sha1(other.encode(), usedforsecurity=False).hexdigest())
+        monkeypatch.setattr(module, name, script)
+    assert found
+
+
+def run(service: Service, settings: settings) -> None:
     machine: Any = lambda: RedisAgainstModel(service)  # noqa: E731 — Hypothesis wants a class
-    run_state_machine_as_test(machine, settings=SETTINGS)
+    run_state_machine_as_test(machine, settings=settings)
+
+
+def test_redis_does_as_the_model_does(service: Service) -> None:
+    run(service, SETTINGS)
+
+
+def test_redis_does_so_in_small_bursts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed(monkeypatch, "local BURST = 100", "local BURST = 2")
+
+    run(service, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(
+            "if redis.call('XACK', stream, GROUP, id) == 0 then\n    return 0\n  end",
+            "redis.call('XACK', stream, GROUP, id)",
+            id="settles what is lost",
+        ),
+        pytest.param("'a', attempts", "'a', 0", id="forgets attempts"),
+        pytest.param(
+            "put_back(string.match(name, ':(.+)'), id, fields, 0)", "", id="loses what is released"
+        ),
+    ],
+)
+def test_the_model_finds_what_is_wrong(
+    service: Service, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    changed(monkeypatch, old, new)
+    once = settings(SETTINGS, phases=[Phase.generate], derandomize=True, database=None)
+
+    with pytest.raises((AssertionError, FlakyFailure)):
+        run(service, settings(once, max_examples=200, report_multiple_bugs=False))

@@ -168,3 +168,19 @@ def test_an_address_that_is_taken_is_told(cli: Command) -> None:
 
     assert code == 2
     assert f"Error: the status server cannot listen on 127.0.0.1:{port}" in err
+
+
+@pytest.mark.parametrize("password", ["hu[sh", "hu\u2100sh", "hu#sh"])
+@pytest.mark.parametrize("command", ["worker", "run", "queues"])
+def test_a_password_that_should_have_been_encoded_is_not_shown(
+    cli: Command, command: str, password: str
+) -> None:
+    target = {"worker": ["target_pipeline"], "run": ["target_pipeline", "photos"], "queues": []}
+    payload = ["--payload", '"cat.png"'] if command == "run" else []
+    url = f"redis://:{password}@127.0.0.1:1"
+
+    code, out, err = cli(command, *target[command], *payload, "--transport", url)
+
+    assert code != 0
+    assert password not in out + err
+    assert "Traceback" not in err

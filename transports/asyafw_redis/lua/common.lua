@@ -45,6 +45,21 @@ local function key(kind, name)
   return prefix .. ':' .. kind .. ':' .. name
 end
 
+-- Call a command that fails where a queue is not there, or something else is, and give nil then.
+local function try(...)
+  local reply = redis.pcall(...)
+  local err = type(reply) == 'table' and reply.err
+  if not err then
+    return reply
+  end
+  for _, known in ipairs({'NOGROUP', 'no such key', 'requires the key to exist', 'WRONGTYPE'}) do
+    if string.find(err, known, 1, true) then
+      return nil
+    end
+  end
+  error(reply)
+end
+
 local function put(queue, body)
   redis.call('XADD', key('queue', queue), '*', 'b', body)
 end

@@ -16,10 +16,7 @@ local function refresh(stream, consumer, ids)
     return lost
   end
   repeat
-    local page = redis.pcall('XPENDING', stream, GROUP, from, '+', BURST, consumer)
-    if page.err then
-      page = {}
-    end
+    local page = try('XPENDING', stream, GROUP, from, '+', BURST, consumer) or {}
     for _, entry in ipairs(page) do
       owned[entry[1]] = true
       from = '(' .. entry[1]
@@ -53,8 +50,8 @@ end
 -- Put what a consumer has not refreshed for a lease back on its queue, a burst at a time.
 local function sweep(kind, queue, lease_ms, cursor, consumer)
   local stream = key(kind, queue)
-  local found = redis.pcall('XAUTOCLAIM', stream, GROUP, consumer, lease_ms, cursor, 'COUNT', BURST)
-  if found.err then
+  local found = try('XAUTOCLAIM', stream, GROUP, consumer, lease_ms, cursor, 'COUNT', BURST)
+  if not found then
     return '0-0', 0
   end
   for _, entry in ipairs(found[2]) do
@@ -67,15 +64,8 @@ end
 -- Forget consumers that left without a word and have nothing in hand.
 local function forget(kind, queue, lease_ms)
   local stream = key(kind, queue)
-  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, GROUP)
-  if consumers.err then
-    return
-  end
-  for _, consumer in ipairs(consumers) do
-    local about = {}
-    for n = 1, #consumer, 2 do
-      about[consumer[n]] = consumer[n + 1]
-    end
+  for _, consumer in ipairs(try('XINFO', 'CONSUMERS', stream, GROUP) or {}) do
+    local about = flat(consumer)
     if about.pending == 0 and about.idle > 20 * lease_ms then
       redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, about.name)
     end

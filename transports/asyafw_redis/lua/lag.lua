@@ -22,8 +22,8 @@ for _, kind in ipairs(STREAMS) do
     end
   end
 end
-local stream = redis.pcall('XINFO', 'STREAM', key('queue', queue))
-if not stream.err then
+local stream = try('XINFO', 'STREAM', key('queue', queue))
+if stream then
   arrived = flat(stream)['entries-added']
 end
 return {backlog, in_flight, redis.call('ZCARD', key('delayed', queue)), oldest_ms, arrived}

@@ -10,10 +10,7 @@ end
 for _, kind in ipairs(STREAMS) do
   local stream = key(kind, queue)
   repeat
-    local page = redis.pcall('XPENDING', stream, GROUP, '-', '+', BURST, consumer)
-    if page.err then
-      page = {}
-    end
+    local page = try('XPENDING', stream, GROUP, '-', '+', BURST, consumer) or {}
     for _, entry in ipairs(page) do
       local fields = take_away(stream, entry[1])
       if fields then
@@ -21,6 +18,6 @@ for _, kind in ipairs(STREAMS) do
       end
     end
   until #page < BURST
-  redis.pcall('XGROUP', 'DELCONSUMER', stream, GROUP, consumer)
+  try('XGROUP', 'DELCONSUMER', stream, GROUP, consumer)
 end
 return move_due(queue)
