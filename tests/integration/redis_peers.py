@@ -272,7 +272,7 @@ class Peer:
         return entry, number
 
     def keep(self) -> dict[str, int]:
-        """Look after all queues, as the keeper's thread does; tell which, and of how many consumers.
+        """Look after all queues, as the keeper's thread does; tell which, of how many.
 
         It goes on until its sweeps have come to the end, as the rounds of the thread would.
         """
