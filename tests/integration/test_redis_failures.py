@@ -693,24 +693,15 @@ async def test_delays_of_a_dead_sender_end(opened: Callable[..., Any]) -> None:
         assert bodies(await take(consumer)) == [b"later"]
 
 
-async def test_a_transport_closes_though_redis_is_gone(
-    own: RedisServer, opened: Callable[..., Any]
+@pytest.mark.parametrize("harm", [RedisServer.kill, RedisServer.pause])
+async def test_a_transport_closes_though_redis_is_gone_or_does_not_answer(
+    own: RedisServer, opened: Callable[..., Any], harm: Callable[[RedisServer], None]
 ) -> None:
     with anyio.fail_after(PATIENCE_S):
         async with opened(own, timeout_s=0.5) as transport, transport.consume("queue") as consumer:
             await transport.emit(*messages(1))
             await take(consumer)
-            own.kill()
-
-
-async def test_a_transport_closes_though_redis_does_not_answer(
-    own: RedisServer, opened: Callable[..., Any]
-) -> None:
-    with anyio.fail_after(PATIENCE_S):
-        async with opened(own, timeout_s=0.5) as transport, transport.consume("queue") as consumer:
-            await transport.emit(*messages(1))
-            await take(consumer)
-            own.pause()
+            harm(own)
 
 
 async def test_a_reader_of_a_log_goes_on_after_a_restart(
