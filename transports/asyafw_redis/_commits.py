@@ -35,11 +35,15 @@ _LENGTH = Layout(">i")
 
 
 class _Step(Struct, eq=False):
-    """The arguments of a step in the script, and who waits for its result."""
+    """The arguments of a step in the script, and who waits for its result.
+
+    `due` has the queues for which it lets something fall due, and in how many seconds.
+    """
 
     arguments: list[Any]
     outs: Sequence[Out]
     size_bytes: int
+    due: Sequence[tuple[str, float]]
     done: "asyncio.Future[bool]"
 
 
@@ -74,34 +78,54 @@ class Commits:
         ValueError: a part does not fit its join, or a message is too large for the server.
         """
         arguments: list[Any] = [stream, entry, consumer, len(outs)]
+        due: list[tuple[str, float]] = []
+        size = 0
+        has_parts = False
         for out in outs:
             if isinstance(out, Send):
                 message = out.message
+                size += len(message.body)
                 if out.delay_s > 0:
                     arguments += ("d", out.queue, self._member(message), _ms(out.delay_s))
+                    due.append((out.queue, out.delay_s))
                 elif message.key is None:
                     arguments += ("m", out.queue, message.body)
                 else:
                     arguments += ("k", out.queue, message.key, message.body)
-            elif isinstance(out, Append):
+                continue
+            size += len(out.body)
+            if isinstance(out, Append):
                 arguments += ("e", out.log, out.body)
             else:
+                has_parts = True
                 arguments += ("p", out.queue, out.join, out.index, out.total, out.body)
                 arguments.append(_ms(out.timeout_s))
-        return self._add(arguments, outs)
+                due.append((out.queue, out.timeout_s))
+        if has_parts:
+            check_parts(outs)
+        if size > _LARGEST_BYTES:
+            raise ValueError(
+                f"{size} bytes in one step are more than Redis takes: {_LARGEST_BYTES}"
+            )
+        return self._add(arguments, outs, size, due)
 
     def release(self, stream: str, entry: bytes) -> "asyncio.Future[bool]":
         """Hand back an entry, without counting its delivery."""
-        return self._add([stream, entry, "", -1], ())
+        return self._add([stream, entry, "", -1])
 
-    def _add(self, arguments: list[Any], outs: Sequence[Out]) -> "asyncio.Future[bool]":
+    def _add(
+        self,
+        arguments: list[Any],
+        outs: Sequence[Out] = (),
+        size_bytes: int = 0,
+        due: Sequence[tuple[str, float]] = (),
+    ) -> "asyncio.Future[bool]":
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         is_acknowledging = bool(arguments[0])
         if self._finished.is_set() or (self._closing and not is_acknowledging):
             done.set_exception(TransportClosed())
             return done
-        size_bytes = _size(outs) if outs else 0
-        self._steps.append(_Step(arguments, outs, size_bytes, done))
+        self._steps.append(_Step(arguments, outs, size_bytes, due, done))
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
@@ -184,11 +208,8 @@ class Commits:
 
     def _result(self, step: _Step, result: Any) -> bool | Exception:
         if result == 1:
-            for out in step.outs:
-                if isinstance(out, Part):
-                    self._arm(out.queue, out.timeout_s)
-                elif isinstance(out, Send) and out.delay_s > 0:
-                    self._arm(out.queue, out.delay_s)
+            for queue, delay_s in step.due:
+                self._arm(queue, delay_s)
             return True
         if result == 0:
             return False
@@ -205,27 +226,6 @@ class Commits:
 
 def _ms(seconds: float) -> int:
     return ceil(min(seconds, _LONGEST_S) * 1000)
-
-
-def _size(outs: Sequence[Out]) -> int:
-    """Count the bytes, and refuse what the server could never take.
-
-    Raises:
-        ValueError: a part cannot be one of its join, or a message is too large.
-    """
-    size = 0
-    parts = False
-    for out in outs:
-        if isinstance(out, Send):
-            size += len(out.message.body)
-        else:
-            size += len(out.body)
-            parts = parts or isinstance(out, Part)
-    if parts:
-        check_parts(outs)
-    if size > _LARGEST_BYTES:
-        raise ValueError(f"{size} bytes in one step are more than Redis takes: {_LARGEST_BYTES}")
-    return size
 
 
 def _finish(step: _Step, result: bool | Exception) -> None:  # noqa: FBT001 — a value, no option

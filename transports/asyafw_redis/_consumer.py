@@ -113,7 +113,12 @@ class Consumer:
         if has_come:
             self._unwanted = True
             self._wake()
-        elif self._client_id is not None:
+        else:
+            self._unblock()
+
+    def _unblock(self) -> None:
+        """Let the reader wait no longer in the server, if we may end that."""
+        if self._client_id is not None:
             self._keeper.unblock(self._client_id)
 
     def _wake(self) -> None:
@@ -313,8 +318,8 @@ class Consumer:
 
     def look(self) -> None:
         """Look again for what is to be taken alone, instead of waiting for something else."""
-        if self._client_id is not None and not self._closed:
-            self._keeper.unblock(self._client_id)
+        if not self._closed:
+            self._unblock()
 
     def alone_is_waiting(self, *, waits: bool) -> None:
         """Be told, by another thread, whether there is something to be taken alone."""
@@ -329,8 +334,7 @@ class Consumer:
         self._wake()
         while not self._stopped.is_set():
             # The server may get this before the command that it is to end.
-            if self._client_id is not None:
-                self._keeper.unblock(self._client_id)
+            self._unblock()
             with anyio.move_on_after(_LONGEST_BLOCK_S / 20):
                 await self._stopped.wait()
 
