@@ -5,16 +5,20 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from hashlib import sha1
 from itertools import count
+from types import ModuleType
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from asyafw_redis import _keeper
-from hypothesis import HealthCheck, settings
+from asyafw_redis import _commits, _consumer, _keeper, _transport
+from asyafw_redis._scripts import Script
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -68,6 +72,9 @@ outs = st.lists(sends | sends | parts() | parts() | appends, min_size=1, max_siz
 def three(each: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
     return st.lists(each, min_size=3, max_size=3)
 
+
+# So many of what came back are looked at for the oldest.
+BURST = 100
 
 # What to choose from depends on Redis, but what Hypothesis draws must not.
 picks = st.integers(0, 999)
@@ -139,10 +146,9 @@ class Service(Struct):
 class RedisAgainstModel(RuleBasedStateMachine):
     """Does the same to both and compares what can be seen."""
 
-    def __init__(self, service: Service, burst: int = 100) -> None:
+    def __init__(self, service: Service) -> None:
         super().__init__()
         self.service = service
-        self.burst = burst
         self.raw = service.server.client()
         self.prefix = uuid4().hex[:8]
         self.model = Model(QUEUES, FORGOTTEN * UNIT_S)
@@ -398,7 +404,7 @@ class RedisAgainstModel(RuleBasedStateMachine):
         else:
             assert lag.oldest_s is not None
             # No more are looked at, of which Redis knows the age in whole milliseconds.
-            assert lag.backlog > self.burst or lag.oldest_s > age_s - 0.002
+            assert lag.backlog > BURST or lag.oldest_s > age_s - 0.002
 
     @invariant()
     def lag_is_always_the_same(self) -> None:
@@ -536,17 +542,55 @@ def service() -> Iterator[Service]:
 
 
 SETTINGS = settings(
-    max_examples=30,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
 
-def run(service: Service, settings: settings, **options: int) -> None:
-    machine: Any = lambda: RedisAgainstModel(service, **options)  # noqa: E731 — Hypothesis wants a class
+def changed(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """Change the scripts."""
+    sources: list[tuple[ModuleType, str]]
+    sources = [(_commits, "COMMIT"), (_keeper, "KEEP"), (_consumer, "LEAVE"), (_transport, "LAG")]
+    found = False
+    for module, name in sources:
+        source = vars(module)[name].source
+        found = found or old in source
+        other = source.replace(old, new)
+        script = Script(other, sha1(other.encode(), usedforsecurity=False).hexdigest())
+        monkeypatch.setattr(module, name, script)
+    assert found
+
+
+def run(service: Service, settings: settings) -> None:
+    machine: Any = lambda: RedisAgainstModel(service)  # noqa: E731 — Hypothesis wants a class
     run_state_machine_as_test(machine, settings=settings)
 
 
 def test_redis_does_as_the_model_does(service: Service) -> None:
     run(service, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(
+            "if redis.call('XACK', stream, GROUP, id) == 0 then\n    return 0\n  end",
+            "redis.call('XACK', stream, GROUP, id)",
+            id="settles what is lost",
+        ),
+        pytest.param("'a', attempts", "'a', 0", id="forgets attempts"),
+        pytest.param(
+            "put_back(string.match(name, ':(.+)'), id, fields, 0)", "", id="loses what is released"
+        ),
+    ],
+)
+def test_the_model_finds_what_is_wrong(
+    service: Service, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    changed(monkeypatch, old, new)
+    once = settings(SETTINGS, phases=[Phase.generate], derandomize=True, database=None)
+
+    with pytest.raises((AssertionError, FlakyFailure)):
+        run(service, settings(once, max_examples=200, report_multiple_bugs=False))
